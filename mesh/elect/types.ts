@@ -1,0 +1,53 @@
+/** What elections see and say. All times are milliseconds of the agent's monotonic clock. */
+import type { NodeName } from "../model/scalars.ts";
+
+export type LinkVerdict = "Up" | "Down" | "Unknown";
+
+/** What a gateway says of itself on the link (`mesh/model/link-state`): pushed on change, asked each second. */
+export type GatewayState = "Serving" | "Draining" | "UplinkDown" | "Unknown";
+
+/** A link to one gateway, folded from probes and state messages. */
+export interface LinkView {
+  readonly node: NodeName;
+  readonly verdict: LinkVerdict;
+  readonly since: number;
+  readonly gateway: GatewayState;
+  /** Whether the gateway serves a given path (uplink checks are per path); absent means `gateway` speaks for all. */
+  readonly downPaths?: readonly string[];
+  readonly srttMs: number | undefined;
+}
+
+/** Typed reasons (I7). A reason is stable for programs; `message` is for people. */
+export const REASONS = {
+  Preferred: "the best gateway that is healthy",
+  OnlyHealthy: "no better gateway is healthy",
+  Sticky: "still healthy; failback waits or is manual",
+  GatewayDown: "the gateway before it stopped answering probes",
+  UplinkDown: "the gateway before it lost its uplink",
+  Draining: "the gateway before it is being drained",
+  LastKnown: "no gateway is believed alive; the last working choice stays",
+  NoneEverAlive: "no gateway was ever alive",
+  OwnStall: "this node's own probing stalled; nothing moves",
+  PlanChanged: "the intent changed",
+  Spread: "spread over all healthy gateways of the best priority",
+} as const;
+export type Reason = keyof typeof REASONS;
+
+/** Why a candidate is not chosen. */
+export interface Rejected {
+  readonly node: NodeName;
+  readonly why: "Down" | "Unknown" | "UplinkDown" | "Draining" | "LowerPreference" | "HoldDown" | "Self" | "NotAPeer";
+  readonly since: number;
+}
+
+/** The choice for one path. `active` is empty only when no gateway was ever alive or the path has none. */
+export interface Choice {
+  readonly active: readonly NodeName[];
+  readonly reason: Reason;
+  readonly since: number;
+  readonly rejected: readonly Rejected[];
+  /** Gateways that were left by a planned move: established flows stay on them until the time given. */
+  readonly draining: readonly { readonly node: NodeName; readonly until: number }[];
+  /** When the election wants to be asked again although nothing changed (failback delay, hold-down, drain end). */
+  readonly wakeAt: number | undefined;
+}

@@ -1,0 +1,133 @@
+/**
+ * The plan: what one agent must know. A plan is a union of views; a view is a flat map `key → value` with its own delta
+ * log. Agents that see the same thing share a view and get the same bytes.
+ *
+ *   view `mesh`            network, peer/<node>, site/<site>                       every agent
+ *   view `<path id>`       path, d/<cidr>           for egress/<n>, subnet/<site>, route/<n>   clients and gateways of it
+ *   view `<lan route id>`  lan, d/<cidr>            for lanroute/<n>, staticroute/<n>          nodes that it selects
+ *   view `node/<name>`     self, serve/<path id>, client/<node>                    that agent alone
+ *
+ * Destinations are keys of their own so that one changed among 2,000 costs one key on the wire.
+ */
+import { z } from "zod";
+import { UplinkCheck, GatewayHealth } from "./health.ts";
+import { Cidr, Endpoint, IpAddress, Labels, NodeName, ObjectName, Port, WgPublicKey } from "./scalars.ts";
+
+/** Key `network` of view `mesh`. */
+export const NetworkPlan = z.object({
+  name: ObjectName,
+  overlay: z.object({ v4: Cidr, v6: Cidr }),
+  /** Lower half: addresses as client; upper half: as gateway. v6 link addresses come from overlay.v6 (`mesh/net/overlay.ts`). */
+  links: z.object({ v4: Cidr }),
+  ports: z.object({ mesh: Port, gateway: Port, links: Port, echo: Port, state: Port }),
+  mtu: z.int().optional(),
+  markMask: z.string(),
+  /** `ADDR:PORT` of every controller: protected destinations (I9). */
+  controllers: z.array(z.string()),
+});
+export type NetworkPlan = z.infer<typeof NetworkPlan>;
+
+/** Key `peer/<node>` of view `mesh`. Field names are short: this is what a join sends to every agent (≤ 256 bytes framed). */
+export const PeerPlan = z.object({
+  /** Index: all addresses of the node derive from it. */
+  i: z.int(),
+  /** WireGuard public key. */
+  k: WgPublicKey,
+  /** Site. */
+  s: ObjectName,
+  /** Ranked endpoints of ism0. A private address is meant for peers of the same site only. */
+  e: z.array(Endpoint),
+  /** 1 when the node is behind NAT: nobody outside its site can dial it, it dials. */
+  n: z.literal(1).optional(),
+  /** Granted prefixes that the node advertises. */
+  a: z.array(Cidr).optional(),
+});
+export type PeerPlan = z.infer<typeof PeerPlan>;
+
+/** Key `site/<site>` of view `mesh`. */
+export const SitePlan = z.object({ kind: z.enum(["onprem", "cloud"]), region: z.string().optional(), zone: z.string().optional() });
+export type SitePlan = z.infer<typeof SitePlan>;
+
+export const PathKind = z.enum(["egress", "subnet", "route"]);
+export type PathKind = z.infer<typeof PathKind>;
+
+/** `egress/<name>`, `subnet/<site>` or `route/<name>`: names a view and everything that belongs to that path. */
+export type PathId = `${PathKind}/${string}`;
+
+/** Key `path` of a path's view: how its destinations are reached over gateway links. Exclusions are subtracted already. */
+export const PathPlan = z.object({
+  /** Older claims win a destination (ms since 1970; ties by id). */
+  created: z.number(),
+  /** Best first. `priority` groups equals for Spread. */
+  gateways: z.array(z.object({ node: NodeName, priority: z.int() })),
+  intervalMs: z.int(),
+  threshold: z.int(),
+  holdDownMs: z.int(),
+  strategy: z.enum(["Failover", "Spread"]),
+  failback: z.object({ type: z.enum(["Immediate", "Delayed", "Manual"]), delayMs: z.int() }),
+  drainTimeoutMs: z.int(),
+  onNoGateway: z.enum(["Unreachable", "Underlay"]),
+});
+export type PathPlan = z.infer<typeof PathPlan>;
+
+/** Key `lan` of a LAN route's view: destinations through routers on the node's own LAN. */
+export const LanRoutePlan = z.object({
+  created: z.number(),
+  gateways: z.array(IpAddress),
+  table: z.int(),
+  metric: z.int().optional(),
+  strategy: z.enum(["Failover", "Spread"]),
+  health: GatewayHealth,
+});
+export type LanRoutePlan = z.infer<typeof LanRoutePlan>;
+
+/** Key `self` of view `node/<name>`. */
+export const SelfPlan = z.object({
+  name: NodeName,
+  index: z.int(),
+  site: ObjectName,
+  labels: Labels,
+  /** Set while the node is cordoned. */
+  drain: z.object({ timeoutMs: z.int() }).optional(),
+  advertise: z.array(Cidr),
+  /** The site's own LANs: never steered into the overlay by this node. */
+  subnets: z.array(Cidr),
+});
+export type SelfPlan = z.infer<typeof SelfPlan>;
+
+/** Key `serve/<path id>` of view `node/<name>`: the node is a gateway of that path. */
+export const ServePlan = z.object({
+  snat: z.object({ type: z.enum(["Masquerade", "Address", "None"]), address: IpAddress.optional() }),
+  uplink: z.array(UplinkCheck),
+  uplinkIntervalMs: z.int(),
+  threshold: z.int(),
+});
+export type ServePlan = z.infer<typeof ServePlan>;
+
+/** Key `client/<node>` of view `node/<name>`: that peer may use this node's gateway interface. */
+export const ClientPlan = z.object({
+  /** Path ids that the client uses here. */
+  paths: z.array(z.string()),
+  /** UDP port of the client's link to this node, once the client reported it: a gateway behind NAT dials it. */
+  port: Port.optional(),
+});
+export type ClientPlan = z.infer<typeof ClientPlan>;
+
+/** Value of `d/<cidr>`. */
+export const DestinationPlan = z.literal(1);
+
+/** One view's content; values are JSON. */
+export type ViewData = ReadonlyMap<string, unknown>;
+
+/** The parsed union of an agent's views. Maps iterate in sorted key order. */
+export interface Plan {
+  readonly network: NetworkPlan;
+  readonly self: SelfPlan;
+  /** All nodes, this one included. */
+  readonly peers: ReadonlyMap<NodeName, PeerPlan>;
+  readonly sites: ReadonlyMap<string, SitePlan>;
+  readonly paths: ReadonlyMap<PathId, PathPlan & { readonly destinations: readonly Cidr[] }>;
+  readonly lanRoutes: ReadonlyMap<string, LanRoutePlan & { readonly destinations: readonly Cidr[] }>;
+  readonly serves: ReadonlyMap<PathId, ServePlan>;
+  readonly clients: ReadonlyMap<NodeName, ClientPlan>;
+}

@@ -1,0 +1,26 @@
+/** A place: a datacenter or a cloud region. Nodes take location, region and zone from it. */
+import { z } from "zod";
+import { Condition } from "./meta.ts";
+import { Cidr, Labels } from "./scalars.ts";
+
+export const SiteSpec = z.strictObject({
+  kind: z.enum(["onprem", "cloud"]).describe("Becomes the label location=onprem|cloud of the site's nodes."),
+  region: z.string().max(63).optional(),
+  zone: z.string().max(63).optional(),
+  labels: Labels.optional().describe("Given to every node of the site."),
+  subnets: z.array(Cidr).max(256).optional().describe("LANs that other sites reach through this site's gateway nodes."),
+  gateways: Labels.optional().describe("Selects the nodes that carry the subnets; all nodes of the site when absent."),
+  snat: z.enum(["Masquerade", "None"]).default("Masquerade").describe("How traffic from the overlay into the subnets is translated."),
+  priority: z.int().min(0).max(1000).default(100).describe("Order for disaster recovery: higher first."),
+  grants: z
+    .strictObject({
+      advertise: z.array(Cidr).max(256).optional().describe("Nodes of this site may advertise prefixes inside these."),
+    })
+    .optional(),
+});
+export type SiteSpec = z.infer<typeof SiteSpec>;
+
+export const SiteStatus = z.strictObject({
+  nodes: z.strictObject({ total: z.int(), ready: z.int() }).optional(),
+  conditions: z.array(Condition).max(16).optional(),
+});
