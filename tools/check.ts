@@ -1,0 +1,63 @@
+/**
+ * `isthmus test`: every gate of the repository, in order of cost. Prints what it runs and how long it took, stops at
+ * nothing, and fails if one gate failed. `isthmus test FILTER…` runs only the tests whose path holds a filter.
+ */
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { cpus, userInfo } from "node:os";
+import { join } from "node:path";
+
+interface Gate {
+  readonly name: string;
+  readonly argv: readonly string[];
+}
+
+const root = join(import.meta.dirname, "..");
+const tool = (name: string): string => join(root, "node_modules", ".bin", name);
+
+const STATIC: readonly Gate[] = [
+  { name: "types", argv: [tool("tsc"), "--noEmit"] },
+  { name: "lint", argv: [tool("oxlint"), "--type-aware", "--deny-warnings"] },
+  { name: "format", argv: [tool("oxfmt"), "--check"] },
+  { name: "dead code", argv: [tool("knip"), "--no-progress"] },
+];
+
+function main(filters: readonly string[]): number {
+  if (userInfo().uid !== 0) {
+    console.error("isthmus test: the lab tests make network namespaces and need root; run it in a root shell or a container");
+    return 7;
+  }
+  const tests: Gate = { name: "tests", argv: [tool("vitest"), "run", ...filters] };
+  const gates = filters.length > 0 ? [tests] : [...STATIC, tests];
+  console.log(`isthmus test: ${gates.map((gate) => gate.name).join(", ")} (Node ${process.versions.node}, ${cpus().length} cores)`);
+  const leftBefore = leftovers();
+  const failed = gates.filter((gate) => !run(gate)).map((gate) => gate.name);
+  const left = leftovers().filter((name) => !leftBefore.includes(name));
+  if (left.length > 0) {
+    console.error(`isthmus test: the tests left network namespaces behind: ${left.join(" ")}`);
+    failed.push("clean-up");
+  }
+  console.log(failed.length === 0 ? "isthmus test: all green" : `isthmus test: FAILED: ${failed.join(", ")}`);
+  return failed.length === 0 ? 0 : 1;
+}
+
+function run(gate: Gate): boolean {
+  console.log(`\n── ${gate.name} ──`);
+  const started = performance.now();
+  const [command = "", ...args] = gate.argv;
+  const result = spawnSync(command, args, { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+  const ok = result.status === 0;
+  console.log(`${ok ? "ok" : "FAILED"}: ${gate.name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
+  return ok;
+}
+
+/** Names of network namespaces; a test that leaves one behind is a defect. */
+function leftovers(): string[] {
+  try {
+    return readdirSync("/run/netns");
+  } catch {
+    return [];
+  }
+}
+
+process.exitCode = main(process.argv.slice(2));
