@@ -64,6 +64,9 @@ export interface FieldFault {
   readonly value?: unknown;
   /** The nearest valid name, when a name was misspelt. */
   readonly suggestion?: string;
+  /** In a set of documents: which one, counted from 0, and of which file. */
+  readonly document?: number;
+  readonly file?: string;
 }
 
 export interface ErrorDetail {
