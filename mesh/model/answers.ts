@@ -1,0 +1,101 @@
+/**
+ * What the API answers to questions that are not objects: events, differences, explanations. Readers ignore fields that
+ * they do not know. All times are milliseconds since 1970.
+ */
+import { z } from "zod";
+import { Labels } from "./scalars.ts";
+
+/** GET /v1/events gives `{ items }`, newest last; with `watch=1` one per line. */
+export const EventRecord = z.object({
+  at: z.number(),
+  type: z.enum(["Normal", "Warning"]),
+  reason: z.string().describe("One CamelCase word, stable for programs."),
+  message: z.string(),
+  about: z.string().describe("What it is about: `node/<name>`, `egress/<name>`, `peer/<node>` …"),
+  node: z.string().optional().describe("The node that reported it; absent when the controller says it."),
+  count: z.int().optional().describe("How often it happened, when equal events were folded."),
+});
+export type EventRecord = z.infer<typeof EventRecord>;
+
+/** POST /v1/apply: what happened to one document. */
+export const ApplyResult = z.object({
+  kind: z.string(),
+  name: z.string(),
+  action: z.enum(["created", "configured", "unchanged"]),
+  object: z.unknown().optional(),
+});
+export type ApplyResult = z.infer<typeof ApplyResult>;
+
+/** One thing that would change on one node. */
+export const Change = z.object({
+  area: z.enum(["peer", "route", "rule", "nat", "nexthop", "address", "link"]),
+  action: z.enum(["add", "remove", "change"]),
+  what: z.string(),
+  from: z.string().optional(),
+  to: z.string().optional(),
+});
+export type Change = z.infer<typeof Change>;
+
+/** POST /v1/diff gives `{ nodes }`. `agent`: the node computed it from its own kernel; `plan`: the controller from the plan, `note` says why. */
+export const NodeDiff = z.object({
+  node: z.string(),
+  source: z.enum(["agent", "plan"]),
+  note: z.string().optional(),
+  changes: z.array(Change),
+});
+export type NodeDiff = z.infer<typeof NodeDiff>;
+
+/** One step of a packet's way. */
+export const Hop = z.object({
+  /** Where it happens: a node's name, or an address outside the mesh. */
+  at: z.string(),
+  /** What happens, as a sentence. */
+  what: z.string(),
+  dev: z.string().optional(),
+  via: z.string().optional(),
+  table: z.int().optional(),
+});
+export type Hop = z.infer<typeof Hop>;
+
+/** A gateway of the path and why it is or is not in use. */
+export const Candidate = z.object({
+  node: z.string().describe("Node name, or the address of a router on a LAN."),
+  active: z.boolean(),
+  why: z.string().describe("`Down`, `LowerPreference` …; the reason of the choice for an active one."),
+  message: z.string().optional(),
+  since: z.number().optional(),
+});
+export type Candidate = z.infer<typeof Candidate>;
+
+/** GET /v1/nodes/NAME/explain, and GET /explain of the agent's own socket. */
+export const Explanation = z.object({
+  node: z.string(),
+  destination: z.string(),
+  /** `Mesh`: an overlay address of a node. `Gateway`: over a gateway link. `Lan`: by a router on the LAN. `Underlay`: not ours. */
+  verdict: z.enum(["Local", "Mesh", "Gateway", "Lan", "Underlay", "Protected", "Unreachable"]),
+  /** The intent that owns the destination (`egress/web`, `subnet/dc1`, `lanroute/x` …) and its most specific prefix. */
+  owner: z.string().optional(),
+  prefix: z.string().optional(),
+  /** Why this way: the reason's word and a sentence. */
+  reason: z.string().optional(),
+  message: z.string().optional(),
+  since: z.number().optional(),
+  hops: z.array(Hop),
+  candidates: z.array(Candidate).default([]),
+  snat: z.string().optional().describe("`Masquerade`, `None`, or the source address."),
+  /** Address that the destination sees, where it is known. */
+  exit: z.string().optional(),
+  /** What `ip route get` says, and whether that is what the plan wants. */
+  kernel: z.object({ text: z.string(), agrees: z.boolean(), note: z.string().optional() }).optional(),
+});
+export type Explanation = z.infer<typeof Explanation>;
+
+/** POST /v1/admins. */
+export const AdminRole = z.enum(["viewer", "operator", "admin"]);
+export type AdminRole = z.infer<typeof AdminRole>;
+export const AdminAnswer = z.object({ certificate: z.string().describe("PEM chain."), roots: z.array(z.string()).describe("PEM of every trusted root.") });
+export type AdminAnswer = z.infer<typeof AdminAnswer>;
+
+/** PATCH /v1/resources/PLURAL/NAME/labels. */
+export const LabelPatch = z.object({ set: Labels.default({}), remove: z.array(z.string()).default([]), overwrite: z.boolean().default(false) });
+export type LabelPatch = z.infer<typeof LabelPatch>;
