@@ -1,0 +1,122 @@
+/**
+ * Which endpoint to dial for a peer: a pure state machine with time as a parameter. The endpoint that a handshake proved is
+ * kept; while there is no proof, candidates take turns. Another's word about an endpoint is a hint until then (I11).
+ */
+import { familyOf, joinEndpoint, splitEndpoint, type Family } from "../mesh/net/ip.ts";
+import type { NetworkPlan, PeerPlan } from "../mesh/model/plan.ts";
+import type { Endpoint } from "../mesh/model/scalars.ts";
+
+/** A WireGuard session renews its keys every 120 s, and a peer with keepalive never lets it lapse; after 180 s it is dead. */
+export const FRESH_MS = 180_000;
+/** WireGuard repeats an initiation every 5 s: each candidate gets one. */
+export const TURN_MS = 5_000;
+
+/** What the agent remembers of one peer on one interface. */
+export interface DialHistory {
+  readonly dialed: Endpoint | undefined;
+  /** When it was dialed first. */
+  readonly since: number;
+  /** Candidates at that time, joined: a changed list is news. */
+  readonly offered: string;
+  /** The last endpoint that a handshake proved, also from an earlier run of the agent. */
+  readonly proven: Endpoint | undefined;
+}
+
+/** What WireGuard says of that peer. */
+export interface DialSeen {
+  readonly endpoint: Endpoint | undefined;
+  /** Milliseconds since 1970; 0 for never. */
+  readonly latestHandshake: number;
+}
+
+export interface Dial {
+  readonly endpoint: Endpoint | undefined;
+  readonly history: DialHistory;
+  /** The session must start anew for the endpoint to be tried at once: remove the peer and add it. */
+  readonly reset: boolean;
+}
+
+/** @param now milliseconds since 1970, as the handshake times */
+export function chooseDial(candidates: readonly Endpoint[], history: DialHistory | undefined, seen: DialSeen, now: number): Dial {
+  const offered = candidates.join(" ");
+  const fresh = seen.latestHandshake > 0 && now - seen.latestHandshake < FRESH_MS && seen.endpoint !== undefined;
+  const first = firstChoice(candidates, history?.proven);
+  if (history === undefined) {
+    const proven = fresh ? seen.endpoint : undefined;
+    const dialed = proven ?? first;
+    return { endpoint: dialed, history: { dialed, since: now, offered, proven }, reset: false };
+  }
+  if (fresh && !moved(history, candidates, seen.endpoint)) {
+    return { endpoint: seen.endpoint, history: { dialed: seen.endpoint, since: history.since, offered, proven: seen.endpoint }, reset: false };
+  }
+  if (history.offered !== offered && candidates.length > 0) {
+    const dialed = candidates.includes(history.dialed as Endpoint) && !fresh ? history.dialed : candidates[0];
+    // A new list that still holds what is tried right now does not start the turn anew.
+    const since = dialed === history.dialed ? history.since : now;
+    return { endpoint: dialed, history: { ...history, dialed, since, offered }, reset: dialed !== history.dialed };
+  }
+  if (now - history.since < TURN_MS) return { endpoint: history.dialed, history: { ...history, offered }, reset: false };
+  const next = nextInTurn(withProven(candidates, history.proven), history.dialed);
+  return { endpoint: next, history: { ...history, dialed: next, since: now, offered }, reset: next !== undefined };
+}
+
+/** Remembered from an earlier run: the proven endpoint is dialed first, so that a reboot costs nothing. */
+export function rememberedDial(proven: Endpoint, now: number): DialHistory {
+  return { dialed: proven, since: now, offered: "", proven };
+}
+
+/**
+ * Endpoints of a peer's ism0 in the order to try. Same site: its LAN first, so that nodes behind one NAT use the LAN. Other
+ * sites: public ones first; a peer behind NAT cannot be dialed from outside, it dials.
+ */
+export function meshCandidates(peer: PeerPlan, ownSite: string, families: ReadonlySet<Family>): Endpoint[] {
+  const usable = peer.e.filter((endpoint) => families.size === 0 || families.has(familyOf(splitEndpoint(endpoint).address)));
+  const near = usable.filter((endpoint) => isPrivate(splitEndpoint(endpoint).address));
+  const far = usable.filter((endpoint) => !near.includes(endpoint));
+  if (peer.s === ownSite) return [...near, ...far];
+  return peer.n === 1 ? [] : [...far, ...near];
+}
+
+/** The same hosts at another interface's port; a port that a NAT maps elsewhere is taken to be mapped side by side. */
+export function atPort(endpoints: readonly Endpoint[], from: number, to: number): Endpoint[] {
+  return endpoints.map((endpoint) => {
+    const { address, port } = splitEndpoint(endpoint);
+    return joinEndpoint(address, Math.min(65_535, Math.max(1, port - from + to))) as Endpoint;
+  });
+}
+
+/** Endpoints of a gateway's ismgw0: the proven host of its mesh interface first. */
+export function gatewayCandidates(mesh: readonly Endpoint[], provenMesh: Endpoint | undefined, ports: NetworkPlan["ports"]): Endpoint[] {
+  const hosts = provenMesh === undefined || !mesh.includes(provenMesh) ? mesh : [provenMesh, ...mesh.filter((one) => one !== provenMesh)];
+  return atPort(hosts, ports.mesh, ports.gateway);
+}
+
+/** Endpoints of a client's link, dialed by a gateway that is behind NAT and cannot be dialed itself. */
+export function clientCandidates(mesh: readonly Endpoint[], port: number | undefined): Endpoint[] {
+  if (port === undefined) return [];
+  return mesh.map((endpoint) => joinEndpoint(splitEndpoint(endpoint).address, port) as Endpoint);
+}
+
+/** RFC 1918, RFC 6598, RFC 4193. */
+export function isPrivate(address: string): boolean {
+  return /^(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.|f[cd][0-9a-f]{2}:)/.test(address);
+}
+
+/** The plan now names other addresses and no longer the one in use: the peer has moved, and WireGuard would notice late. */
+function moved(history: DialHistory, candidates: readonly Endpoint[], current: Endpoint | undefined): boolean {
+  if (current === undefined || candidates.length === 0) return false;
+  return history.offered !== candidates.join(" ") && history.offered.split(" ").includes(current) && !candidates.includes(current);
+}
+
+function firstChoice(candidates: readonly Endpoint[], proven: Endpoint | undefined): Endpoint | undefined {
+  return proven ?? candidates[0];
+}
+
+function withProven(candidates: readonly Endpoint[], proven: Endpoint | undefined): readonly Endpoint[] {
+  return proven === undefined || candidates.includes(proven) ? candidates : [...candidates, proven];
+}
+
+function nextInTurn(list: readonly Endpoint[], current: Endpoint | undefined): Endpoint | undefined {
+  if (list.length === 0) return undefined;
+  return list[(list.indexOf(current as Endpoint) + 1) % list.length];
+}

@@ -1,0 +1,37 @@
+/** What the machine must have before anything is made: root and tools, each named with the package that brings it. */
+import { accessSync, constants } from "node:fs";
+import { join } from "node:path";
+import { IsthmusError } from "../mesh/errors.ts";
+
+const TOOLS = [
+  { command: "ip", package: "iproute2" },
+  { command: "wg", package: "wireguard-tools" },
+  { command: "nft", package: "nftables" },
+] as const;
+
+/** @throws NotRoot */
+export function requireRoot(what: string): void {
+  if (process.getuid?.() === 0) return;
+  throw new IsthmusError("NotRoot", `${what} changes interfaces and routes and needs root`, { remedy: `run it with sudo` });
+}
+
+/** @throws ToolMissing naming every missing tool and the packages */
+export function requireTools(path: string = process.env["PATH"] ?? ""): void {
+  const missing = TOOLS.filter(({ command }) => !isInstalled(command, path));
+  if (missing.length === 0) return;
+  const packages = missing.map((tool) => tool.package).join(" ");
+  throw new IsthmusError("ToolMissing", `missing on this machine: ${missing.map((tool) => `${tool.command} (package ${tool.package})`).join(", ")}`, {
+    remedy: `apt-get install ${packages} (or the same with this system's package manager)`,
+  });
+}
+
+export function isInstalled(command: string, path: string = process.env["PATH"] ?? ""): boolean {
+  return [...path.split(":"), "/usr/sbin", "/sbin", "/usr/bin", "/bin"].some((folder) => {
+    try {
+      accessSync(join(folder, command), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}

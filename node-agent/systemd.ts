@@ -1,0 +1,70 @@
+/**
+ * Units, where systemd runs. `KillMode=process`: wireguard-go and keepalived are started outside the agent's group, and
+ * whatever is not must still outlive a restart of the agent (I2).
+ */
+import { execFile } from "node:child_process";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { IsthmusError } from "../mesh/errors.ts";
+import type { Places } from "./files.ts";
+
+const UNIT = "isthmus-agent.service";
+const FOLDER = "/etc/systemd/system";
+const run = promisify(execFile);
+
+/** As sd_booted(3) decides it. */
+export function systemdRuns(): boolean {
+  return existsSync("/run/systemd/system");
+}
+
+export function unitText(at: Places, command: string): string {
+  return `[Unit]
+Description=Isthmus node agent
+Documentation=https://isthmus.dev/docs
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=${command} agent run --data ${at.data} --run ${at.run}
+Restart=always
+RestartSec=1
+# The data plane stays when the agent stops: only the agent's own process is killed.
+KillMode=process
+OOMScoreAdjust=-500
+RuntimeDirectory=${at.run === "/run/isthmus" ? "isthmus" : ""}
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+NoNewPrivileges=yes
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Writes the unit, enables and starts it. */
+export async function installUnit(at: Places, signal: AbortSignal): Promise<void> {
+  const launcher = join(import.meta.dirname, "../isthmus");
+  writeFileSync(join(FOLDER, UNIT), unitText(at, launcher), { mode: 0o644 });
+  await systemctl(["daemon-reload"], signal);
+  await systemctl(["enable", "--now", UNIT], signal);
+}
+
+/** Stops and removes the unit; absent is fine. `stop: false` when the caller is the unit itself. */
+export async function removeUnit(options: { readonly stop: boolean }, signal: AbortSignal): Promise<boolean> {
+  const path = join(FOLDER, UNIT);
+  if (!existsSync(path)) return false;
+  if (systemdRuns()) await systemctl(options.stop ? ["disable", "--now", UNIT] : ["disable", UNIT], signal).catch(() => {});
+  rmSync(path, { force: true });
+  if (systemdRuns()) await systemctl(["daemon-reload"], signal).catch(() => {});
+  return true;
+}
+
+async function systemctl(args: readonly string[], signal: AbortSignal): Promise<void> {
+  try {
+    await run("systemctl", [...args], { signal, timeout: 30_000 });
+  } catch (error) {
+    throw new IsthmusError("Internal", `systemctl ${args.join(" ")} failed`, { remedy: "see `systemctl status isthmus-agent` and `journalctl -u isthmus-agent`", cause: error });
+  }
+}
