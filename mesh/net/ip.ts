@@ -107,11 +107,50 @@ export function joinEndpoint(address: string, port: number): string {
   return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
+/** The value of a v4 address; undefined for anything else. One pass over the text: tables of 10,000 prefixes are parsed by it. */
+export function parseV4Address(text: string): number | undefined {
+  return scanV4(text, text.length);
+}
+
+/** Start and length of a v4 prefix with its length written out; undefined for anything else, host bits included. */
+export function parseV4Prefix(text: string): { readonly value: number; readonly bits: number } | undefined {
+  const slash = text.indexOf("/");
+  const value = slash < 0 ? undefined : scanV4(text, slash);
+  if (value === undefined || !/^(\d|[12]\d|3[0-2])$/.test(text.slice(slash + 1))) return undefined;
+  const bits = Number(text.slice(slash + 1));
+  return value % 2 ** (32 - bits) === 0 ? { value, bits } : undefined;
+}
+
+function scanV4(text: string, end: number): number | undefined {
+  let value = 0;
+  let part = 0;
+  let digits = 0;
+  let dots = 0;
+  for (let i = 0; i < end; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit === 46) {
+      if (digits === 0 || ++dots > 3) return undefined;
+      value = value * 256 + part;
+      part = 0;
+      digits = 0;
+    } else {
+      // A digit; after a leading zero none may follow.
+      if (unit < 48 || unit > 57 || (digits > 0 && part === 0)) return undefined;
+      part = part * 10 + unit - 48;
+      digits++;
+      if (part > 255) return undefined;
+    }
+  }
+  return digits === 0 || dots !== 3 ? undefined : value * 256 + part;
+}
+
 function tryParseIp(text: string): ParsedIp | string {
   return text.includes(":") ? parseV6(text) : parseV4(text);
 }
 
 function tryParseCidr(text: string): ParsedCidr | string {
+  const fast = parseV4Prefix(text);
+  if (fast !== undefined) return { family: 4, value: BigInt(fast.value), bits: fast.bits };
   const slash = text.indexOf("/");
   const ip = tryParseIp(slash < 0 ? text : text.slice(0, slash));
   if (typeof ip === "string") return ip;
@@ -128,14 +167,10 @@ function tryParseCidr(text: string): ParsedCidr | string {
 }
 
 function parseV4(text: string): ParsedIp | string {
-  const parts = text.split(".");
-  if (parts.length !== 4) return "must be an IPv4 address (four numbers) or an IPv6 address";
-  let value = 0;
-  for (const part of parts) {
-    if (!/^(0|[1-9]\d{0,2})$/.test(part) || Number(part) > 255) return "each part of an IPv4 address is 0 to 255 without leading zeros";
-    value = value * 256 + Number(part);
-  }
-  return { family: 4, value: BigInt(value) };
+  const value = parseV4Address(text);
+  if (value !== undefined) return { family: 4, value: BigInt(value) };
+  if (text.split(".").length !== 4) return "must be an IPv4 address (four numbers) or an IPv6 address";
+  return "each part of an IPv4 address is 0 to 255 without leading zeros";
 }
 
 function parseV6(text: string): ParsedIp | string {
@@ -161,7 +196,7 @@ function groups(text: string): number[] | undefined {
 }
 
 function formatV4(value: number): string {
-  return [24, 16, 8, 0].map((shift) => (value >>> shift) & 255).join(".");
+  return `${value >>> 24}.${(value >>> 16) & 255}.${(value >>> 8) & 255}.${value & 255}`;
 }
 
 function formatV6(value: bigint): string {

@@ -1,7 +1,7 @@
 /** Addresses that derive from a node's index. One index, six addresses; nobody else may own them (I6). */
 import type { NetworkPlan } from "../model/plan.ts";
 import type { IpAddress } from "../model/scalars.ts";
-import { addressAt, parseCidr } from "./ip.ts";
+import { addressAt, overlaps, parseCidr, type ParsedCidr } from "./ip.ts";
 
 type Ranges = Pick<NetworkPlan, "overlay" | "links">;
 
@@ -13,31 +13,56 @@ export interface AddressPair {
 
 /** The node's address in the mesh: `overlay.v4 + index`, `overlay.v6 + index`. */
 export function meshAddress(net: Ranges, index: number): AddressPair {
-  return pair(net.overlay.v4, 0n, net.overlay.v6, 0n, index);
+  return pair(net, (parsed) => parsed.overlay4, 0n, 0n, index);
 }
 
 /** The node's link address as client: lower half of the link range; second /64 of the overlay's v6 range. */
 export function clientLinkAddress(net: Ranges, index: number): AddressPair {
-  return pair(net.links.v4, 0n, net.overlay.v6, 1n << 64n, index);
+  return pair(net, (parsed) => parsed.links4, 0n, 1n << 64n, index);
 }
 
 /** The node's link address as gateway: upper half of the link range; third /64 of the overlay's v6 range. */
 export function gatewayLinkAddress(net: Ranges, index: number): AddressPair {
-  const links = parseCidr(net.links.v4);
-  const half = 1n << BigInt(31 - links.bits);
-  return pair(net.links.v4, half, net.overlay.v6, 2n << 64n, index);
-}
-
-function pair(v4: string, v4Base: bigint, v6: string, v6Base: bigint, index: number): AddressPair {
-  return {
-    v4: addressAt(parseCidr(v4), v4Base + BigInt(index)),
-    v6: addressAt(parseCidr(v6), v6Base + BigInt(index)),
-  };
+  return pair(net, (parsed) => parsed.links4, 1n << BigInt(31 - parse(net).links4.bits), 2n << 64n, index);
 }
 
 /** The largest index that the ranges can hold (the last address of a v4 range is broadcast by habit, so it is left out). */
 export function maxIndex(net: Ranges): number {
-  const overlay = 2 ** (32 - parseCidr(net.overlay.v4).bits) - 2;
-  const links = 2 ** (31 - parseCidr(net.links.v4).bits) - 2;
-  return Math.min(overlay, links);
+  const { overlay4, links4 } = parse(net);
+  return Math.min(2 ** (32 - overlay4.bits) - 2, 2 ** (31 - links4.bits) - 2);
+}
+
+/** What makes these ranges unusable; undefined when all addresses of all indexes are distinct. */
+export function rangesFault(net: Ranges): string | undefined {
+  const { overlay4, overlay6, links4 } = parse(net);
+  if (overlay4.family !== 4 || overlay4.bits > 30) return `overlay.v4 ${net.overlay.v4} must be an IPv4 prefix of /30 or shorter`;
+  if (links4.family !== 4 || links4.bits > 29) return `links.v4 ${net.links.v4} must be an IPv4 prefix of /29 or shorter`;
+  if (overlay6.family !== 6 || overlay6.bits > 62) return `overlay.v6 ${net.overlay.v6} must be an IPv6 prefix of /62 or shorter, usually a /48`;
+  if (overlaps(overlay4, links4)) return `overlay.v4 ${net.overlay.v4} and links.v4 ${net.links.v4} overlap`;
+  return undefined;
+}
+
+interface ParsedRanges {
+  readonly overlay4: ParsedCidr;
+  readonly overlay6: ParsedCidr;
+  readonly links4: ParsedCidr;
+}
+
+const parsedRanges = new WeakMap<Ranges, ParsedRanges>();
+
+/** Ranges are parsed once per network object: thousands of addresses are made from them. */
+function parse(net: Ranges): ParsedRanges {
+  const known = parsedRanges.get(net);
+  if (known !== undefined) return known;
+  const parsed = { overlay4: parseCidr(net.overlay.v4), overlay6: parseCidr(net.overlay.v6), links4: parseCidr(net.links.v4) };
+  parsedRanges.set(net, parsed);
+  return parsed;
+}
+
+function pair(net: Ranges, v4Range: (parsed: ParsedRanges) => ParsedCidr, v4Base: bigint, v6Base: bigint, index: number): AddressPair {
+  const parsed = parse(net);
+  return {
+    v4: addressAt(v4Range(parsed), v4Base + BigInt(index)),
+    v6: addressAt(parsed.overlay6, v6Base + BigInt(index)),
+  };
 }

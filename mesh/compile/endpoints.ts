@@ -1,0 +1,76 @@
+/** Where peers may dial a node, best first. Candidates are hints: an agent keeps one when a handshake proves it. */
+import type { PeerPlan } from "../model/plan.ts";
+import type { Endpoint, IpAddress } from "../model/scalars.ts";
+import type { NodeFacts } from "../model/wire.ts";
+import { joinEndpoint, parseIp, splitEndpoint } from "../net/ip.ts";
+import { hasAddress, prefixSet, union, type PrefixSet } from "../net/prefix-set.ts";
+import { SPECIAL_RANGES } from "./context.ts";
+
+export const MAX_ENDPOINTS = 6;
+
+/** Places left for private addresses when there are more public ones than fit. */
+const PRIVATE_PLACES = 2;
+
+/** RFC 1918, RFC 6598 (carrier NAT), RFC 4193: reachable inside a site only. */
+const PRIVATE_RANGES = prefixSet(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"]);
+
+export interface RankedEndpoints {
+  readonly endpoints: readonly Endpoint[];
+  /** Nobody outside its site can dial it. */
+  readonly behindNat: boolean;
+}
+
+export function isPrivateAddress(address: string): boolean {
+  return hasAddress(PRIVATE_RANGES, parseIp(address));
+}
+
+/**
+ * Ranks: set by an admin, given by the operator of the machine, own public addresses, the address that the controller saw,
+ * own private addresses. `overlay` holds the ranges that can never be underlay.
+ */
+export function rankEndpoints(admin: readonly Endpoint[], facts: NodeFacts | undefined, meshPort: number, overlay: PrefixSet): RankedEndpoints {
+  const impossible = union(SPECIAL_RANGES, overlay);
+  const usable = (endpoints: readonly Endpoint[]): Candidate[] => endpoints.flatMap((text) => candidate(text, impossible));
+  const manual = [...usable(admin), ...usable(facts?.manualEndpoints ?? [])];
+  const own = usable(facts?.endpoints ?? []);
+  const ownPublic = own.filter(({ address }) => !isPrivateAddress(address));
+  const ownPrivate = own.filter(({ address }) => isPrivateAddress(address));
+  const seen = seenCandidate(facts?.seen, meshPort, impossible);
+  const seenIsOwn = seen !== undefined && own.some(({ address }) => address === seen.address);
+  const seenOutside = seen === undefined || seenIsOwn ? [] : [seen];
+  const first = distinct([...manual, ...ownPublic, ...seenOutside.filter(({ address }) => !isPrivateAddress(address))]);
+  const last = distinct([...seenOutside.filter(({ address }) => isPrivateAddress(address)), ...ownPrivate]).filter((text) => !first.includes(text));
+  const places = MAX_ENDPOINTS - Math.min(PRIVATE_PLACES, last.length);
+  return {
+    endpoints: [...first.slice(0, places), ...last].slice(0, MAX_ENDPOINTS),
+    behindNat: seenOutside.length > 0 && manual.length === 0 && ownPublic.length === 0,
+  };
+}
+
+/** Whether two nodes have a way to each other: one of them can be dialled, or they share a site. */
+export function canReach(a: Pick<PeerPlan, "s" | "n">, b: Pick<PeerPlan, "s" | "n">): boolean {
+  return a.s === b.s || a.n !== 1 || b.n !== 1;
+}
+
+interface Candidate {
+  readonly text: Endpoint;
+  readonly address: IpAddress;
+}
+
+/** The candidate in canonical text; nothing for an address that no peer can dial. */
+function candidate(text: string, impossible: PrefixSet): Candidate[] {
+  try {
+    const { address, port } = splitEndpoint(text);
+    return hasAddress(impossible, parseIp(address)) ? [] : [{ text: joinEndpoint(address, port) as Endpoint, address }];
+  } catch {
+    return [];
+  }
+}
+
+function seenCandidate(seen: IpAddress | undefined, port: number, impossible: PrefixSet): Candidate | undefined {
+  return seen === undefined ? undefined : candidate(joinEndpoint(seen, port), impossible)[0];
+}
+
+function distinct(candidates: readonly Candidate[]): Endpoint[] {
+  return [...new Set(candidates.map(({ text }) => text))];
+}

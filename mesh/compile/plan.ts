@@ -1,0 +1,113 @@
+/** Runs all parts of compile: intents and facts → the views that agents hold, and who holds which. */
+import type { PathPlan, ViewData } from "../model/plan.ts";
+import type { Resource } from "../model/resources.ts";
+import type { NodeName } from "../model/scalars.ts";
+import { byName, createContextMaker, type Context } from "./context.ts";
+import type { Compiled, Draft, PathDraft } from "./drafts.ts";
+import { compileEgress } from "./egress.ts";
+import { createKeeper, createMemo, sameItems, sameJson } from "./memo.ts";
+import { createNodeViewCompiler } from "./node-views.ts";
+import { createPeerCompiler } from "./peers.ts";
+import { compileRoute, compileStaticRoute } from "./routes.ts";
+import { compileSite, ownSubnets, type SubnetOwnership } from "./sites.ts";
+import { intentKey, type CompileInput, type CompileOutput, type IntentCompileStatus, type ViewId } from "./types.ts";
+
+/**
+ * A compiler that remembers its last run: parts whose input did not change keep their objects, so a join among 1,000
+ * nodes costs about that join. What it says depends on the input alone. Input objects must not be changed in place.
+ */
+export function createCompiler(): (input: CompileInput) => CompileOutput {
+  const makeContext = createContextMaker();
+  const compilePeers = createPeerCompiler();
+  const compileNodeViews = createNodeViewCompiler();
+  const ownership = createMemo<ReadonlyMap<string, SubnetOwnership>>();
+  const compiled = createMemo<Compiled>();
+  const statuses = createKeeper<IntentCompileStatus>(sameStatus);
+  const destinations = createMemo<readonly Entry[]>();
+  const heads = createKeeper<unknown>(sameJson);
+  const views = createKeeper<ViewData>(sameView);
+  const audiences = createKeeper<readonly ViewId[]>(sameItems);
+  const contexts = createKeeper<Context>((a, b) => a.network === b.network && a.sites === b.sites && sameItems(a.nodes, b.nodes));
+
+  return (input) => {
+    const context = contexts.keep("context", makeContext(input));
+    const subnets = ownership.get("all", [context.network, context.sites], () => ownSubnets(context));
+    const peers = compilePeers(context, subnets);
+
+    const each = <R extends Resource>(intents: readonly R[], compile: (intent: R) => Compiled, more: (intent: R) => unknown = () => undefined): Compiled[] =>
+      [...intents].sort(byName).map((intent) => compiled.get(intentKey(intent.kind, intent.metadata.name), [context, intent, more(intent)], () => compile(intent)));
+    const all = [
+      ...each(input.egress, (egress) => compileEgress(context, egress)),
+      ...each(input.routes, (route) => compileRoute(context, route)),
+      ...each(input.staticRoutes, (route) => compileStaticRoute(context, route)),
+      ...each(
+        context.sites,
+        (site) => compileSite(context, site, subnets.get(site.metadata.name) as SubnetOwnership),
+        () => subnets,
+      ),
+    ];
+    const drafts = all.flatMap(({ draft }) => draft ?? []).sort((a, b) => (a.id < b.id ? -1 : 1));
+    const paths = drafts.filter((draft) => draft.kind === "path");
+
+    const out = new Map<ViewId, ViewData>();
+    const addView = (id: ViewId, entries: readonly Entry[]): void => {
+      out.set(id, views.keep(id, new Map(entries)));
+    };
+    addView("mesh", peers.entries);
+    for (const [name, entries] of compileNodeViews(context, peers.claims, paths)) addView(`node/${name}`, entries);
+    for (const draft of drafts) {
+      const head = heads.keep(draft.id, headOf(draft));
+      const listed = destinations.get(draft.id, [draft.destinations], () => draft.destinations.map((cidr) => [`d/${cidr}`, 1] as const));
+      addView(draft.id, [...listed, [draft.kind === "path" ? "path" : "lan", head]]);
+    }
+    const result: CompileOutput = {
+      views: new Map([...out].sort(([a], [b]) => (a < b ? -1 : 1))),
+      audience: audienceOf(context, drafts, audiences.keep),
+      nodeStatus: peers.status,
+      intentStatus: new Map(all.map(({ status }) => [intentKey(status.kind, status.name), statuses.keep(intentKey(status.kind, status.name), status)] as const)),
+    };
+    for (const memory of [ownership, compiled, statuses, destinations, heads, views, audiences, contexts]) memory.endRun();
+    return result;
+  };
+}
+
+/** One run without memory. */
+export function compile(input: CompileInput): CompileOutput {
+  return createCompiler()(input);
+}
+
+type Entry = readonly [string, unknown];
+
+function headOf(draft: Draft): unknown {
+  if (draft.kind === "lan") return draft.plan;
+  const { created, ...plan } = draft.plan;
+  return { created, gateways: draft.gateways.map(({ node, priority }) => ({ node, priority })), ...plan } satisfies PathPlan;
+}
+
+/** A path concerns its clients and its gateways; a LAN route the nodes that it selects. */
+function audienceOf(context: Context, drafts: readonly Draft[], keep: (key: string, ids: readonly ViewId[]) => readonly ViewId[]): Map<NodeName, readonly ViewId[]> {
+  const ids = new Map<NodeName, ViewId[]>(context.nodes.map((node) => [node.name, []]));
+  for (const draft of drafts) {
+    for (const client of draft.clients) ids.get(client.name)?.push(draft.id);
+    if (draft.kind === "path") for (const node of gatewaysOf(draft)) ids.get(node)?.push(draft.id);
+  }
+  return new Map([...ids].map(([node, list]) => [node, keep(node, [...list, "mesh", `node/${node}`].sort())] as const));
+}
+
+function gatewaysOf(draft: PathDraft): NodeName[] {
+  return draft.gateways.map(({ node }) => node);
+}
+
+function sameView(a: ViewData, b: ViewData): boolean {
+  if (a.size !== b.size) return false;
+  const others = b.entries();
+  for (const [key, value] of a) {
+    const other = others.next().value;
+    if (other?.[0] !== key || other[1] !== value) return false;
+  }
+  return true;
+}
+
+function sameStatus(a: IntentCompileStatus, b: IntentCompileStatus): boolean {
+  return a === b || (a.id === b.id && sameItems(a.nodes, b.nodes) && sameItems(a.gateways, b.gateways) && sameJson(a.conditions, b.conditions));
+}

@@ -1,0 +1,93 @@
+/** Subnets of sites: LANs that the nodes of other sites reach through the site's gateway nodes. */
+import { LinkHealth } from "../model/health.ts";
+import type { Resource } from "../model/resources.ts";
+import { durationMs, type Cidr } from "../model/scalars.ts";
+import { prefixSet, setsOverlap, touches } from "../net/prefix-set.ts";
+import type { SiteSubnets } from "./claims.ts";
+import { byAge, createdAt, selects, SPECIAL_RANGES, type Context } from "./context.ts";
+import { ACCEPTED, gatewaysResolved, MAX_PATH_GATEWAYS, namesOf, rankGateways, type Compiled, type PathDraft } from "./drafts.ts";
+import type { CompileCondition } from "./types.ts";
+
+/** Which of a site's subnets take effect. */
+export interface SubnetOwnership {
+  /** Sorted by text. */
+  readonly effective: readonly Cidr[];
+  readonly conditions: readonly CompileCondition[];
+}
+
+/** What subnet paths do that nobody configures; the defaults of an egress gateway. */
+export const PATH_DEFAULTS = {
+  strategy: "Failover",
+  failback: { type: "Delayed", delayMs: 60_000 },
+  drainTimeoutMs: 60_000,
+  onNoGateway: "Unreachable",
+} as const;
+
+/** Gateways of a site that does not select any: a few of its nodes, not all of hundreds. */
+const DEFAULT_SITE_GATEWAYS = 4;
+
+const health = LinkHealth.parse({});
+
+/** Two sites cannot own one address: the older site keeps it, the younger one's subnet has no effect. By site name. */
+export function ownSubnets(context: Context): Map<string, SubnetOwnership> {
+  const taken: (SiteSubnets & { readonly cidr: Cidr })[] = [];
+  const out = new Map<string, SubnetOwnership>();
+  for (const site of [...context.sites].sort(byAge)) {
+    const effective: Cidr[] = [];
+    const conflicts: string[] = [];
+    const refused: string[] = [];
+    for (const cidr of new Set(site.spec.subnets)) {
+      const set = prefixSet([cidr]);
+      const rival = taken.find((entry) => entry.site !== site.metadata.name && setsOverlap(entry.set, set));
+      if (touches(context.overlay, cidr)) refused.push(`${cidr} overlaps the overlay's own ranges`);
+      else if (touches(SPECIAL_RANGES, cidr)) refused.push(`${cidr} overlaps loopback, link-local or multicast addresses`);
+      else if (rival !== undefined) conflicts.push(`${cidr} overlaps ${rival.cidr} of the older site ${rival.site}`);
+      else {
+        effective.push(cidr);
+        taken.push({ site: site.metadata.name, set, cidr });
+      }
+    }
+    out.set(site.metadata.name, { effective: effective.sort(), conditions: conditionsOf(conflicts, refused) });
+  }
+  return out;
+}
+
+/** One path per site that has subnets in effect. */
+export function compileSite(context: Context, site: Resource<"Site">, ownership: SubnetOwnership): Compiled {
+  const name = site.metadata.name;
+  const { effective, conditions } = ownership;
+  if (effective.length === 0) {
+    return { draft: undefined, status: { kind: "Site", name, conditions: [ACCEPTED, ...conditions], nodes: [], gateways: [] } };
+  }
+  const selected = context.nodes.filter((node) => node.site === site).filter(selects(site.spec.gateways));
+  const ranked = rankGateways(selected.map((node) => ({ node, priority: 100 })));
+  const gateways = ranked.slice(0, site.spec.gateways === undefined ? DEFAULT_SITE_GATEWAYS : MAX_PATH_GATEWAYS);
+  const clients = context.nodes.filter((node) => node.resource.spec.site !== name);
+  const draft: PathDraft = {
+    kind: "path",
+    id: `subnet/${name}`,
+    plan: { created: createdAt(site), intervalMs: durationMs(health.interval), threshold: health.threshold, holdDownMs: durationMs(health.holdDown), ...PATH_DEFAULTS },
+    gateways,
+    clients,
+    serve: { snat: { type: site.spec.snat }, uplink: [], uplinkIntervalMs: durationMs(health.uplinkInterval), threshold: health.threshold },
+    destinations: effective,
+  };
+  return {
+    draft,
+    status: {
+      kind: "Site",
+      name,
+      id: draft.id,
+      conditions: [ACCEPTED, gatewaysResolved(gateways, ranked.length - gateways.length), ...conditions],
+      nodes: namesOf(clients),
+      gateways: gateways.map(({ node }) => node),
+    },
+  };
+}
+
+function conditionsOf(conflicts: readonly string[], refused: readonly string[]): CompileCondition[] {
+  const conditions: CompileCondition[] = [];
+  if (conflicts.length > 0) conditions.push({ type: "Conflict", status: "True", reason: "OverlapsSubnet", message: conflicts.join("; ") });
+  if (refused.length > 0) conditions.push({ type: "DestinationsAccepted", status: "False", reason: "SomeRefused", message: refused.join("; ") });
+  return conditions;
+}
