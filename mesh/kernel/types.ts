@@ -35,6 +35,8 @@ export interface WgInterface {
   readonly publicKey: WgPublicKey;
   readonly peers: ReadonlyMap<WgPublicKey, WgPeer>;
   readonly up: boolean;
+  /** Observed only: a device of our name that does not speak WireGuard (its process lost its socket); it is made anew. */
+  readonly broken?: true;
 }
 
 /** An address on `lo` (every address of ours lives there). */
@@ -45,6 +47,8 @@ export interface Nexthop {
   /** A device nexthop (made in the v6 family: serves both families), or a group. Exactly one is set. */
   readonly dev?: string;
   readonly group?: readonly number[];
+  /** Set where the device cannot carry IPv6 (MTU below 1280, or no IPv6 on the host): it then serves v4 routes only. */
+  readonly family?: 4;
 }
 
 export type RouteType = "unicast" | "unreachable" | "throw" | "blackhole";
@@ -119,6 +123,8 @@ export interface HostFacts {
   readonly raInterfaces: readonly string[];
   /** Overlay MTU that the underlay allows. */
   readonly overlayMtu: number;
+  /** False where the host has no IPv6 at all. */
+  readonly ipv6?: boolean;
 }
 
 /** Endpoints to dial for one peer: on ism0, as its client (its ismgw0), as its gateway (its link to us). */

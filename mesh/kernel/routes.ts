@@ -1,0 +1,138 @@
+/**
+ * Routes: the overlay table with its fallbacks and throws, the flow table of each link, the way back out of `ismgw0`,
+ * and LAN routes in the table that the intent names.
+ */
+import type { Cidr, IpAddress } from "../model/scalars.ts";
+import { compareCidr, familyOf, hostCidr, parseCidr } from "../net/ip.ts";
+import { clientLinkAddress, gatewayLinkAddress, meshAddress, type AddressPair } from "../net/overlay.ts";
+import { hasV6 } from "./addresses.ts";
+import { linkHalves, overlayRanges, v6Ranges, type Claims } from "./claims.ts";
+import { FALLBACK_METRIC, FLOW_GROUP, GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE, METRIC } from "./layout.ts";
+import type { Groups } from "./nexthops.ts";
+import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
+import { isGateway, overlayMtu } from "./wireguard.ts";
+
+let last: { claims: Claims; network: unknown; key: string; routes: ReadonlyMap<string, Route> } | undefined;
+
+/** A failover changes groups, not routes: the same map comes back, and the diff of 2,000 routes costs nothing. */
+export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Groups): ReadonlyMap<string, Route> {
+  const { plan, host } = input;
+  const ends = [...input.links].filter(([name]) => plan.peers.has(name)).map(([name, k]) => [k, plan.peers.get(name)!.i] as const).sort(([a], [b]) => a - b);
+  const underlay = [...plan.paths].filter(([id]) => goesUnderlay(input, id)).map(([id]) => id);
+  // Below 1280 bytes the kernel has no IPv6 on our devices; the fallbacks still keep its traffic off the underlay.
+  const carriesV6 = overlayMtu(input) >= 1280;
+  const key = JSON.stringify([ends, [...groups.byPath], underlay, plan.self.index, isGateway(input), hasV6(host), carriesV6]);
+  if (last?.claims !== claims || last.network !== plan.network || last.key !== key) {
+    const routes = [...overlayRoutes(input, claims, groups), ...linkRoutes(input, ends), ...flowRoutes(input, ends), ...lanRoutes(input, claims)];
+    const usable = routes.filter((route) => route.family === 4 || (hasV6(host) && (carriesV6 || !overLink(route))));
+    last = { claims, network: plan.network, key, routes: sorted(usable) };
+  }
+  return last.routes;
+}
+
+/** Only where the intent says so, and only while no gateway was ever alive (I4). */
+function goesUnderlay(input: DesiredInput, id: string): boolean {
+  const path = input.plan.paths.get(id as never);
+  return path?.onNoGateway === "Underlay" && (input.choices.get(id as never)?.active.length ?? 0) === 0;
+}
+
+function overlayRoutes(input: DesiredInput, claims: Claims, groups: Groups): Route[] {
+  const { plan } = input;
+  const src = meshAddress(plan.network, plan.self.index);
+  const routes: Route[] = [];
+  for (const [dst, owner] of claims.overlay) {
+    const group = groups.byPath.get(owner);
+    if (owner.startsWith("peer/")) routes.push(device(dst, MESH_INTERFACE, src), fallback(dst));
+    else if (goesUnderlay(input, owner)) routes.push(plain(dst, "throw"));
+    else if (group === undefined) routes.push(fallback(dst));
+    else routes.push({ ...plain(dst, "unicast"), nexthopId: group, src: of(src, dst) }, fallback(dst));
+  }
+  for (const dst of claims.throws) routes.push(plain(dst, "throw"));
+  for (const range of overlayRanges(plan)) routes.push(fallback(range));
+  for (const range of [plan.network.overlay.v4, v6Ranges(plan).mesh]) routes.push(device(range, MESH_INTERFACE, src));
+  return routes;
+}
+
+/** Link addresses: each gateway's by its link, all clients' by `ismgw0`. */
+function linkRoutes(input: DesiredInput, ends: readonly (readonly [number, number])[]): Route[] {
+  const { plan } = input;
+  const { network, self } = plan;
+  const routes: Route[] = [];
+  for (const [k, index] of ends) {
+    const { v4, v6 } = gatewayLinkAddress(network, index);
+    for (const address of [v4, v6]) routes.push(device(hostCidr(address), linkInterface(k), clientLinkAddress(network, self.index)));
+  }
+  if (!isGateway(input)) return routes;
+  for (const range of [linkHalves(plan).clients, v6Ranges(plan).clients]) routes.push(device(range, GATEWAY_INTERFACE, gatewayLinkAddress(network, self.index)));
+  for (const dst of DEFAULTS) {
+    routes.push({ ...plain(dst, "unicast", RETURN_TABLE), dev: GATEWAY_INTERFACE }, plain(dst, "unreachable", RETURN_TABLE, FALLBACK_METRIC));
+  }
+  return routes;
+}
+
+function flowRoutes(input: DesiredInput, ends: readonly (readonly [number, number])[]): Route[] {
+  const src = meshAddress(input.plan.network, input.plan.self.index);
+  return ends.flatMap(([k]) => DEFAULTS.map((dst): Route => ({ ...plain(dst, "unicast", OVERLAY_TABLE + k), nexthopId: FLOW_GROUP + k, src: of(src, dst) })));
+}
+
+function lanRoutes(input: DesiredInput, claims: Claims): Route[] {
+  const routes: Route[] = [];
+  const foreign = leastMetrics(input.host);
+  for (const [id, { gateways, destinations }] of claims.lan) {
+    const plan = input.plan.lanRoutes.get(id);
+    if (plan === undefined) continue;
+    for (const dst of destinations) {
+      const family = familyOf(dst);
+      const hops = gateways.filter((gateway) => familyOf(gateway) === family).sort();
+      const base = { family, dst, table: plan.table, type: "unicast", metric: plan.metric ?? lanMetric(foreign.get(dst), family) } as const;
+      if (hops.length === 1) routes.push({ ...base, via: hops[0]! });
+      else if (hops.length > 1) routes.push({ ...base, multipath: hops.map((via) => ({ via })) });
+    }
+  }
+  for (const { table, dst, via, dev } of claims.kept) {
+    const base = { family: familyOf(dst), dst, table, metric: METRIC } as const;
+    if (table !== MAIN_TABLE) routes.push({ ...base, type: "throw" });
+    else if (via !== undefined) routes.push({ ...base, type: "unicast", via, ...(dev === undefined ? {} : { dev }) });
+  }
+  return routes;
+}
+
+/** Before every route of others for the same destination; 0 is not a metric in IPv6 (the kernel would write 1024). */
+function lanMetric(foreign: number | undefined, family: 4 | 6): number {
+  const usual = family === 4 ? 0 : METRIC;
+  return foreign === undefined ? usual : Math.max(family === 4 ? 0 : 1, Math.min(usual, foreign - 1));
+}
+
+function leastMetrics(host: HostFacts): Map<Cidr, number> {
+  const least = new Map<Cidr, number>();
+  for (const { dst, metric } of host.mainRoutes) least.set(dst, Math.min(metric, least.get(dst) ?? metric));
+  return least;
+}
+
+const DEFAULTS = ["0.0.0.0/0", "::/0"] as readonly string[] as readonly Cidr[];
+
+function plain(dst: Cidr, type: Route["type"], table: number = OVERLAY_TABLE, metric: number = METRIC): Route {
+  return { family: familyOf(dst), dst, table, type, metric };
+}
+
+function fallback(dst: Cidr): Route {
+  return plain(dst, "unreachable", OVERLAY_TABLE, FALLBACK_METRIC);
+}
+
+function device(dst: Cidr, dev: string, src: AddressPair): Route {
+  return { ...plain(dst, "unicast"), dev, src: of(src, dst) };
+}
+
+function of({ v4, v6 }: AddressPair, dst: Cidr): IpAddress {
+  return familyOf(dst) === 4 ? v4 : v6;
+}
+
+function overLink(route: Route): boolean {
+  return route.nexthopId !== undefined || route.dev?.startsWith("ism") === true;
+}
+
+function sorted(routes: readonly Route[]): ReadonlyMap<string, Route> {
+  const parsed = routes.map((route) => ({ route, cidr: parseCidr(route.dst) }));
+  parsed.sort((a, b) => a.route.table - b.route.table || compareCidr(a.cidr, b.cidr) || a.route.metric - b.route.metric);
+  return new Map(parsed.map(({ route }) => [routeKey(route), route]));
+}

@@ -1,0 +1,30 @@
+/** Policy rules at fixed priorities, both families (DATAPLANE §2). */
+import type { IpAddress } from "../model/scalars.ts";
+import { familyOf, hostCidr } from "../net/ip.ts";
+import { hasV6 } from "./addresses.ts";
+import { MAIN_TABLE, MARK_RETURN, MARK_UNDERLAY, MARK_WIREGUARD, marksOf, PRIORITY } from "./layout.ts";
+import { OVERLAY_TABLE, RETURN_TABLE, ruleKey, type DesiredInput, type Rule } from "./types.ts";
+import { isGateway } from "./wireguard.ts";
+
+export function desiredRules(input: DesiredInput): Map<string, Rule> {
+  const marks = marksOf(input.plan.network);
+  const marked = (value: number): Pick<Rule, "fwmark" | "fwmask"> => ({ fwmark: marks.bits(value), fwmask: marks.mask });
+  const rules: Rule[] = [];
+  for (const family of hasV6(input.host) ? ([4, 6] as const) : ([4] as const)) {
+    rules.push({ family, priority: PRIORITY.wireguard, ...marked(MARK_WIREGUARD), table: MAIN_TABLE });
+    if (isGateway(input)) rules.push({ family, priority: PRIORITY.return, ...marked(MARK_RETURN), table: RETURN_TABLE });
+    for (const address of underlayAddresses(input)) {
+      if (familyOf(address) === family) rules.push({ family, priority: PRIORITY.underlay, from: hostCidr(address), table: MAIN_TABLE });
+    }
+    rules.push({ family, priority: PRIORITY.inbound, ...marked(MARK_UNDERLAY), table: MAIN_TABLE });
+    for (const [name, k] of [...input.links].sort(([, a], [, b]) => a - b)) {
+      if (input.plan.peers.has(name)) rules.push({ family, priority: PRIORITY.flows + k, ...marked(k), table: OVERLAY_TABLE + k });
+    }
+    rules.push({ family, priority: PRIORITY.overlay, table: OVERLAY_TABLE });
+  }
+  return new Map(rules.map((rule) => [ruleKey(rule), rule]));
+}
+
+function underlayAddresses({ host }: DesiredInput): IpAddress[] {
+  return [...new Set(host.underlay.map(({ address }) => address))].sort();
+}

@@ -1,0 +1,75 @@
+/** WireGuard interfaces (DATAPLANE §1): the mesh, the gateway's side of links, and one client link per gateway. */
+import type { PeerPlan } from "../model/plan.ts";
+import type { Cidr, Endpoint } from "../model/scalars.ts";
+import { hostCidr } from "../net/ip.ts";
+import { clientLinkAddress, meshAddress, type AddressPair } from "../net/overlay.ts";
+import { serves } from "./claims.ts";
+import { GATEWAY_INTERFACE, linkInterface, MARK_WIREGUARD, marksOf, MESH_INTERFACE } from "./layout.ts";
+import type { DesiredInput, WgInterface, WgPeer } from "./types.ts";
+
+const KEEPALIVE = 25;
+const EVERYWHERE = ["0.0.0.0/0", "::/0"] as readonly string[] as readonly Cidr[];
+
+export function desiredWireguard(input: DesiredInput): Map<string, WgInterface> {
+  const { plan } = input;
+  const interfaces = new Map<string, WgInterface>();
+  const put = (name: string, listenPort: number, peers: readonly WgPeer[]): void => {
+    const sorted = [...peers].sort((a, b) => (a.publicKey < b.publicKey ? -1 : 1));
+    interfaces.set(name, {
+      name,
+      listenPort,
+      fwmark: marksOf(plan.network).bits(MARK_WIREGUARD),
+      mtu: overlayMtu(input),
+      publicKey: input.publicKey,
+      peers: new Map(sorted.map((one) => [one.publicKey, one])),
+      up: true,
+    });
+  };
+
+  const others = [...plan.peers].filter(([name]) => name !== plan.self.name);
+  put(MESH_INTERFACE, plan.network.ports.mesh, others.map(([name, one]) => meshPeer(input, one, input.dial.get(name)?.mesh)));
+  if (isGateway(input)) put(GATEWAY_INTERFACE, plan.network.ports.gateway, clientPeers(input));
+  for (const [name, k] of [...input.links].sort(([, a], [, b]) => a - b)) {
+    const gateway = plan.peers.get(name);
+    if (gateway !== undefined) put(linkInterface(k), plan.network.ports.links + k, [peer(gateway, EVERYWHERE, KEEPALIVE, input.dial.get(name)?.gateway)]);
+  }
+  return interfaces;
+}
+
+/** A gateway of some path, or a node that clients may use: it has `ismgw0` and forwards. */
+export function isGateway({ plan }: Pick<DesiredInput, "plan">): boolean {
+  return plan.clients.size > 0 || plan.serves.size > 0 || [...plan.paths.keys()].some((id) => serves(plan, id));
+}
+
+/** The network's MTU, but never more than the underlay carries. */
+export function overlayMtu({ plan, host }: Pick<DesiredInput, "plan" | "host">): number {
+  return Math.min(plan.network.mtu ?? host.overlayMtu, host.overlayMtu);
+}
+
+/** What only this node may send from: its mesh and client link addresses and the prefixes granted to it. */
+export function clientSources(input: Pick<DesiredInput, "plan">, client: PeerPlan): Cidr[] {
+  const { network } = input.plan;
+  return [...pair(meshAddress(network, client.i)), ...pair(clientLinkAddress(network, client.i)), ...(client.a ?? [])];
+}
+
+function meshPeer(input: DesiredInput, one: PeerPlan, endpoint: Endpoint | undefined): WgPeer {
+  return peer(one, [...pair(meshAddress(input.plan.network, one.i)), ...(one.a ?? [])], KEEPALIVE, endpoint);
+}
+
+function clientPeers(input: DesiredInput): WgPeer[] {
+  const { plan } = input;
+  // A gateway behind NAT dials its clients and must hold the mapping open; others wait to be dialled.
+  const keepalive = plan.peers.get(plan.self.name)?.n === 1 ? KEEPALIVE : 0;
+  return [...plan.clients.keys()].flatMap((name) => {
+    const one = plan.peers.get(name);
+    return one === undefined || name === plan.self.name ? [] : [peer(one, clientSources(input, one), keepalive, input.dial.get(name)?.client)];
+  });
+}
+
+function peer(one: PeerPlan, allowedIps: readonly Cidr[], keepalive: number, endpoint: Endpoint | undefined): WgPeer {
+  return { publicKey: one.k, allowedIps: [...new Set(allowedIps)].sort(), keepalive, ...(endpoint === undefined ? {} : { endpoint }) };
+}
+
+function pair({ v4, v6 }: AddressPair): Cidr[] {
+  return [hostCidr(v4), hostCidr(v6)];
+}
