@@ -15,6 +15,8 @@ export interface LinkView {
   /** Whether the gateway serves a given path (uplink checks are per path); absent means `gateway` speaks for all. */
   readonly downPaths?: readonly string[];
   readonly srttMs: number | undefined;
+  /** Set while the verdict is Down although the link answers again: when its quiet period ends. A last resort until then. */
+  readonly holdDownUntil?: number;
 }
 
 /** Typed reasons (I7). A reason is stable for programs; `message` is for people. */
@@ -30,13 +32,17 @@ export const REASONS = {
   OwnStall: "this node's own probing stalled; nothing moves",
   PlanChanged: "the intent changed",
   Spread: "spread over all healthy gateways of the best priority",
+  SelfGateway: "this node is a gateway of the path; the traffic leaves here",
 } as const;
 export type Reason = keyof typeof REASONS;
 
-/** Why a candidate is not chosen. */
+/**
+ * Why a candidate is not chosen. `HoldDown`: it answers again, its quiet period runs. `Failback`: healthy and preferred, the
+ * intent's failback is delayed (from `since` on) or manual. `NotAPeer`: there is no link to it.
+ */
 export interface Rejected {
   readonly node: NodeName;
-  readonly why: "Down" | "Unknown" | "UplinkDown" | "Draining" | "LowerPreference" | "HoldDown" | "Self" | "NotAPeer";
+  readonly why: "Down" | "Unknown" | "UplinkDown" | "Draining" | "LowerPreference" | "HoldDown" | "Failback" | "Self" | "NotAPeer";
   readonly since: number;
 }
 
@@ -50,4 +56,8 @@ export interface Choice {
   readonly draining: readonly { readonly node: NodeName; readonly until: number }[];
   /** When the election wants to be asked again although nothing changed (failback delay, hold-down, drain end). */
   readonly wakeAt: number | undefined;
+  /** The plan's order when `active` was chosen: a gateway that a later plan puts before it is taken at once. */
+  readonly order?: readonly NodeName[];
+  /** Chosen before better gateways had been heard at all: until then a better one is taken at once. */
+  readonly provisionalUntil?: number;
 }
