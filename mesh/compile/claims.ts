@@ -48,7 +48,10 @@ function judge(
   const other = subnets.find((entry) => entry.site !== node.resource.spec.site && setsOverlap(entry.set, set));
   if (other !== undefined) return { reason: "OtherSiteSubnet", message: `${cidr} overlaps a subnet of site ${other.site}` };
   if (!hasPrefix(grants, cidr)) {
-    return { reason: "NotGranted", message: `${cidr} is not inside spec.advertise of the node or spec.grants.advertise of site ${node.resource.spec.site}` };
+    return {
+      reason: "NotGranted",
+      message: `${cidr} is not inside spec.advertise of the node or spec.grants.advertise of site ${node.resource.spec.site}`,
+    };
   }
   return undefined;
 }
@@ -118,7 +121,11 @@ function findRival(claims: readonly Claim[], at: number, kept: ReadonlySet<Claim
 
 function withoutLost(result: ClaimResult, refused: readonly Claim[]): ClaimResult {
   const texts = new Set(refused.map(({ text }) => text));
-  const pending = refused.map(({ text, lost }): PendingClaim => ({ cidr: text, reason: "Conflict", message: `${text} overlaps what node ${lost} advertises already` }));
+  const pending = refused.map(({ text, lost }): PendingClaim => ({
+    cidr: text,
+    reason: "Conflict",
+    message: `${text} overlaps what node ${lost} advertises already`,
+  }));
   return { granted: result.granted.filter((text) => !texts.has(text)), pending: sortPending([...result.pending, ...pending]) };
 }
 
@@ -128,9 +135,15 @@ function byNodeAge(a: Claim, b: Claim): number {
 
 /** Sorted by address. */
 export function sortCidrs(cidrs: readonly Cidr[]): Cidr[] {
-  return cidrs.map((text) => ({ text, cidr: parseCidr(text) })).sort((a, b) => compareCidr(a.cidr, b.cidr)).map(({ text }) => text);
+  return cidrs
+    .map((text) => ({ text, cidr: parseCidr(text) }))
+    .sort((a, b) => compareCidr(a.cidr, b.cidr))
+    .map(({ text }) => text);
 }
 
 function sortPending(pending: readonly PendingClaim[]): PendingClaim[] {
-  return pending.map((claim) => ({ claim, cidr: parseCidr(claim.cidr) })).sort((a, b) => compareCidr(a.cidr, b.cidr)).map(({ claim }) => claim);
+  return pending
+    .map((claim) => ({ claim, cidr: parseCidr(claim.cidr) }))
+    .sort((a, b) => compareCidr(a.cidr, b.cidr))
+    .map(({ claim }) => claim);
 }

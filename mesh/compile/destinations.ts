@@ -79,7 +79,12 @@ function conditionOf(intent: DestinationIntent, cidrs: readonly Cidr[], refused:
   if (refused.length > 0) {
     const named = refused.sort().slice(0, NAMED).join("; ");
     const more = refused.length > NAMED ? `; and ${refused.length - NAMED} more` : "";
-    return { type, status: "False", reason: "SomeRefused", message: `${refused.length} of ${intent.destinations.length} destinations have no effect: ${named}${more}` };
+    return {
+      type,
+      status: "False",
+      reason: "SomeRefused",
+      message: `${refused.length} of ${intent.destinations.length} destinations have no effect: ${named}${more}`,
+    };
   }
   if (cidrs.length === 0) return { type, status: "False", reason: "NoDestinations", message: "nothing is left after the exclusions" };
   return { type, status: "True", reason: "Accepted", message: `${cidrs.length} destinations` };

@@ -56,7 +56,13 @@ export function gatewaysResolved(gateways: readonly Gateway[], left: number, unk
     return { type, status: "False", reason: "NoGateway", message: `${because}; traffic to the destinations is handled as onNoGateway says` };
   }
   if (unknown.length > 0) return { type, status: "False", reason: "InvalidGateway", message: unknown.join("; ") };
-  if (left > 0) return { type, status: "True", reason: "Limited", message: `${gateways.length} of ${gateways.length + left} selected nodes are used as gateways` };
+  if (left > 0)
+    return {
+      type,
+      status: "True",
+      reason: "Limited",
+      message: `${gateways.length} of ${gateways.length + left} selected nodes are used as gateways`,
+    };
   return { type, status: "True", reason: "Resolved", message: `${gateways.length} gateways` };
 }
 
@@ -64,7 +70,10 @@ export function gatewaysResolved(gateways: readonly Gateway[], left: number, unk
 export function rankGateways(candidates: readonly { readonly node: NodeContext; readonly priority: number }[]): Gateway[] {
   return [...candidates]
     .sort(
-      (a, b) => b.priority - a.priority || sitePriority(b.node) - sitePriority(a.node) || (a.node.name < b.node.name ? -1 : a.node.name > b.node.name ? 1 : 0),
+      (a, b) =>
+        b.priority - a.priority ||
+        sitePriority(b.node) - sitePriority(a.node) ||
+        (a.node.name < b.node.name ? -1 : a.node.name > b.node.name ? 1 : 0),
     )
     .map(({ node, priority }) => ({ node: node.name, priority }));
 }

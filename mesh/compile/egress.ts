@@ -11,7 +11,10 @@ export function compileEgress(context: Context, egress: Resource<"EgressGateway"
   const { spec, metadata } = egress;
   const fault = specFault(spec);
   if (fault !== undefined) {
-    return { draft: undefined, status: { kind: "EgressGateway", name: metadata.name, conditions: [refusedBecause(...fault)], nodes: [], gateways: [] } };
+    return {
+      draft: undefined,
+      status: { kind: "EgressGateway", name: metadata.name, conditions: [refusedBecause(...fault)], nodes: [], gateways: [] },
+    };
   }
   const ranked = rankGateways(selectGateways(context, spec.gateways));
   const gateways = ranked.slice(0, MAX_PATH_GATEWAYS);
@@ -49,7 +52,11 @@ export function compileEgress(context: Context, egress: Resource<"EgressGateway"
       kind: "EgressGateway",
       name: metadata.name,
       id: draft.id,
-      conditions: [ACCEPTED, gatewaysResolved(gateways, ranked.length - gateways.length, unknownSites(context, spec.gateways)), destinations.condition],
+      conditions: [
+        ACCEPTED,
+        gatewaysResolved(gateways, ranked.length - gateways.length, unknownSites(context, spec.gateways)),
+        destinations.condition,
+      ],
       nodes: namesOf(clients),
       gateways: gateways.map(({ node }) => node),
     },

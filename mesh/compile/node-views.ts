@@ -91,7 +91,11 @@ function clientPlans(paths: readonly PathDraft[]): (readonly [NodeName, ClientPl
   return [...byGateway].map(([gateway, ids]) => [gateway, { paths: ids }] as const);
 }
 
-function clientEntries(client: NodeName, plans: readonly (readonly [NodeName, ClientPlan])[], facts: NodeFacts | undefined): (readonly [NodeName, Entry])[] {
+function clientEntries(
+  client: NodeName,
+  plans: readonly (readonly [NodeName, ClientPlan])[],
+  facts: NodeFacts | undefined,
+): (readonly [NodeName, Entry])[] {
   const key = `client/${client}`;
   return plans.map(([gateway, plan]) => {
     const port = facts?.links[gateway];

@@ -119,7 +119,10 @@ function parseFresh(id: string, data: ViewData): ParsedView {
   if (head === "node") return parseNode(id, entries);
   if (PathKind.safeParse(head).success) return { kind: "path", ...parseRoute(id, "path", PathPlan, entries) };
   if (head === "lanroute" || head === "staticroute") return { kind: "lan", ...parseRoute(id, "lan", LanRoutePlan, entries) };
-  return { kind: "unknown", faults: [{ view: id, key: "", message: `this agent does not know resources of kind ${JSON.stringify(head)}; upgrade it` }] };
+  return {
+    kind: "unknown",
+    faults: [{ view: id, key: "", message: `this agent does not know resources of kind ${JSON.stringify(head)}; upgrade it` }],
+  };
 }
 
 type Entries = readonly (readonly [string, unknown])[];
@@ -162,7 +165,8 @@ function parseRoute<T extends object>(view: string, headKey: string, schema: z.Z
   for (const [key, value] of entries) {
     if (key === headKey) head = check(schema, view, key, value, faults);
     else if (!key.startsWith("d/")) faults.push(unknownKey(view, key));
-    else if (!DestinationPlan.safeParse(value).success) faults.push({ view, key, message: "this agent does not know this form of a destination; upgrade it" });
+    else if (!DestinationPlan.safeParse(value).success)
+      faults.push({ view, key, message: "this agent does not know this form of a destination; upgrade it" });
     else if (isCidr(key.slice(2))) destinations.push(key.slice(2) as Cidr);
     else faults.push({ view, key, message: "not a canonical prefix" });
   }
@@ -196,7 +200,9 @@ function cachedParse(schema: z.ZodType, raw: object): ReturnType<typeof parse> {
 function parse(schema: z.ZodType, raw: unknown): { readonly value: unknown } | { readonly message: string } {
   const result = schema.safeParse(raw);
   if (result.success) return { value: result.data };
-  return { message: result.error.issues.map((issue) => (issue.path.length === 0 ? issue.message : `${issue.path.join(".")}: ${issue.message}`)).join("; ") };
+  return {
+    message: result.error.issues.map((issue) => (issue.path.length === 0 ? issue.message : `${issue.path.join(".")}: ${issue.message}`)).join("; "),
+  };
 }
 
 /** Prefix texts that were found good; forgotten when there are too many. */

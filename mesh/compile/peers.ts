@@ -1,5 +1,5 @@
 /** The view that every agent holds: the network, all peers and all sites; and what each node's status says of them. */
-import type { PeerPlan, SitePlan, ViewData } from "../model/plan.ts";
+import type { NetworkPlan, PeerPlan, SitePlan } from "../model/plan.ts";
 import type { Resource } from "../model/resources.ts";
 import { meshAddress } from "../net/overlay.ts";
 import { prefixSet } from "../net/prefix-set.ts";
@@ -29,19 +29,22 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
   const ranked = createMemo<RankedEndpoints>();
   const peers = createMemo<readonly [string, PeerPlan]>();
   const sites = createMemo<readonly [string, SitePlan]>();
+  const networks = createMemo<readonly [string, NetworkPlan]>();
   const statuses = createMemo<NodeCompileStatus>();
   const natSites = createKeeper<readonly string[]>(sameItems);
   return (context, subnets) => {
     const { network, overlay } = context;
     const inEffect = subnetLists.get("all", [subnets], () => [...subnets].map(([site, { effective }]) => ({ site, set: prefixSet(effective) })));
     const claiming = context.nodes.filter((node) => (node.facts?.advertise.length ?? 0) > 0);
-    const alone = claiming.map((node) => [node, judged.get(node.name, [node, overlay, inEffect], () => judgeClaims(node, context, inEffect))] as const);
+    const alone = claiming.map(
+      (node) => [node, judged.get(node.name, [node, overlay, inEffect], () => judgeClaims(node, context, inEffect))] as const,
+    );
     const claims = resolved.get("all", alone.flat(), () => resolveOverlaps(alone));
     const endpoints = context.nodes.map((node) =>
       ranked.get(node.name, [node, network], () => rankEndpoints(node.resource.spec.endpoints ?? [], node.facts, network.ports.mesh, overlay)),
     );
     const nat = natSites.keep("all", sitesBehindNat(context.nodes, endpoints));
-    const entries: (readonly [string, unknown])[] = [["network", network]];
+    const entries: (readonly [string, unknown])[] = [networks.get("network", [network], () => ["network", network])];
     const status = new Map<NodeContext["name"], NodeCompileStatus>();
     context.nodes.forEach((node, i) => {
       const reach = endpoints[i] as RankedEndpoints;
@@ -53,14 +56,9 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
       );
     });
     for (const site of context.sites) entries.push(sites.get(site.metadata.name, [site], () => [`site/${site.metadata.name}`, sitePlan(site)]));
-    for (const memory of [subnetLists, judged, resolved, claimLists, ranked, peers, sites, statuses, natSites]) memory.endRun();
+    for (const memory of [subnetLists, judged, resolved, claimLists, ranked, peers, sites, networks, statuses, natSites]) memory.endRun();
     return { entries, claims, status };
   };
-}
-
-/** Entries of `mesh` as a view. */
-export function meshView({ entries }: CompiledPeers): ViewData {
-  return new Map(entries);
 }
 
 function peerPlan(node: NodeContext, reach: RankedEndpoints, claim: ClaimResult): PeerPlan {
@@ -104,7 +102,12 @@ function nodeStatus(context: Context, node: NodeContext, reach: RankedEndpoints,
 function siteKnown(node: NodeContext): CompileCondition {
   const site = node.resource.spec.site;
   if (node.site !== undefined) return { type: "SiteKnown", status: "True", reason: "Known", message: `site ${site}` };
-  return { type: "SiteKnown", status: "False", reason: "NoSuchSite", message: `there is no site ${site}: the node has no location and carries no subnets` };
+  return {
+    type: "SiteKnown",
+    status: "False",
+    reason: "NoSuchSite",
+    message: `there is no site ${site}: the node has no location and carries no subnets`,
+  };
 }
 
 function claimsGranted({ granted, pending }: ClaimResult): CompileCondition {

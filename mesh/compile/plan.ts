@@ -23,9 +23,8 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
   const ownership = createMemo<ReadonlyMap<string, SubnetOwnership>>();
   const compiled = createMemo<Compiled>();
   const statuses = createKeeper<IntentCompileStatus>(sameStatus);
-  const destinations = createMemo<readonly Entry[]>();
   const heads = createKeeper<unknown>(sameJson);
-  const views = createKeeper<ViewData>(sameView);
+  const views = createMemo<ViewData>();
   const audiences = createKeeper<readonly ViewId[]>(sameItems);
   const contexts = createKeeper<Context>((a, b) => a.network === b.network && a.sites === b.sites && sameItems(a.nodes, b.nodes));
 
@@ -34,8 +33,14 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
     const subnets = ownership.get("all", [context.network, context.sites], () => ownSubnets(context));
     const peers = compilePeers(context, subnets);
 
-    const each = <R extends Resource>(intents: readonly R[], compile: (intent: R) => Compiled, more: (intent: R) => unknown = () => undefined): Compiled[] =>
-      [...intents].sort(byName).map((intent) => compiled.get(intentKey(intent.kind, intent.metadata.name), [context, intent, more(intent)], () => compile(intent)));
+    const each = <R extends Resource>(
+      intents: readonly R[],
+      compile: (intent: R) => Compiled,
+      more: (intent: R) => unknown = () => undefined,
+    ): Compiled[] =>
+      [...intents]
+        .sort(byName)
+        .map((intent) => compiled.get(intentKey(intent.kind, intent.metadata.name), [context, intent, more(intent)], () => compile(intent)));
     const all = [
       ...each(input.egress, (egress) => compileEgress(context, egress)),
       ...each(input.routes, (route) => compileRoute(context, route)),
@@ -50,23 +55,31 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
     const paths = drafts.filter((draft) => draft.kind === "path");
 
     const out = new Map<ViewId, ViewData>();
-    const addView = (id: ViewId, entries: readonly Entry[]): void => {
-      out.set(id, views.keep(id, new Map(entries)));
+    // Entries keep their identity from run to run, so an equal list means an equal view.
+    const addView = (id: ViewId, madeFrom: readonly unknown[], entries: () => Iterable<Entry>): void => {
+      out.set(
+        id,
+        views.get(id, madeFrom, () => new Map(entries())),
+      );
     };
-    addView("mesh", peers.entries);
-    for (const [name, entries] of compileNodeViews(context, peers.claims, paths)) addView(`node/${name}`, entries);
+    addView("mesh", peers.entries, () => peers.entries);
+    for (const [name, entries] of compileNodeViews(context, peers.claims, paths)) addView(`node/${name}`, entries, () => entries);
     for (const draft of drafts) {
       const head = heads.keep(draft.id, headOf(draft));
-      const listed = destinations.get(draft.id, [draft.destinations], () => draft.destinations.map((cidr) => [`d/${cidr}`, 1] as const));
-      addView(draft.id, [...listed, [draft.kind === "path" ? "path" : "lan", head]]);
+      addView(draft.id, [head, draft.destinations], () => [
+        ...draft.destinations.map((cidr): Entry => [`d/${cidr}`, 1]),
+        [draft.kind === "path" ? "path" : "lan", head],
+      ]);
     }
     const result: CompileOutput = {
       views: new Map([...out].sort(([a], [b]) => (a < b ? -1 : 1))),
       audience: audienceOf(context, drafts, audiences.keep),
       nodeStatus: peers.status,
-      intentStatus: new Map(all.map(({ status }) => [intentKey(status.kind, status.name), statuses.keep(intentKey(status.kind, status.name), status)] as const)),
+      intentStatus: new Map(
+        all.map(({ status }) => [intentKey(status.kind, status.name), statuses.keep(intentKey(status.kind, status.name), status)] as const),
+      ),
     };
-    for (const memory of [ownership, compiled, statuses, destinations, heads, views, audiences, contexts]) memory.endRun();
+    for (const memory of [ownership, compiled, statuses, heads, views, audiences, contexts]) memory.endRun();
     return result;
   };
 }
@@ -85,7 +98,11 @@ function headOf(draft: Draft): unknown {
 }
 
 /** A path concerns its clients and its gateways; a LAN route the nodes that it selects. */
-function audienceOf(context: Context, drafts: readonly Draft[], keep: (key: string, ids: readonly ViewId[]) => readonly ViewId[]): Map<NodeName, readonly ViewId[]> {
+function audienceOf(
+  context: Context,
+  drafts: readonly Draft[],
+  keep: (key: string, ids: readonly ViewId[]) => readonly ViewId[],
+): Map<NodeName, readonly ViewId[]> {
   const ids = new Map<NodeName, ViewId[]>(context.nodes.map((node) => [node.name, []]));
   for (const draft of drafts) {
     for (const client of draft.clients) ids.get(client.name)?.push(draft.id);
@@ -96,16 +113,6 @@ function audienceOf(context: Context, drafts: readonly Draft[], keep: (key: stri
 
 function gatewaysOf(draft: PathDraft): NodeName[] {
   return draft.gateways.map(({ node }) => node);
-}
-
-function sameView(a: ViewData, b: ViewData): boolean {
-  if (a.size !== b.size) return false;
-  const others = b.entries();
-  for (const [key, value] of a) {
-    const other = others.next().value;
-    if (other?.[0] !== key || other[1] !== value) return false;
-  }
-  return true;
 }
 
 function sameStatus(a: IntentCompileStatus, b: IntentCompileStatus): boolean {

@@ -6,7 +6,17 @@ import { hostCidr } from "../net/ip.ts";
 import { hasPrefix } from "../net/prefix-set.ts";
 import { createdAt, selects, SPECIAL_RANGES, type Context } from "./context.ts";
 import { noGatewayOfFamily, resolveDestinations, type DestinationIntent, type Objection } from "./destinations.ts";
-import { ACCEPTED, gatewaysResolved, MAX_PATH_GATEWAYS, namesOf, refusedBecause, type Compiled, type Gateway, type LanDraft, type PathDraft } from "./drafts.ts";
+import {
+  ACCEPTED,
+  gatewaysResolved,
+  MAX_PATH_GATEWAYS,
+  namesOf,
+  refusedBecause,
+  type Compiled,
+  type Gateway,
+  type LanDraft,
+  type PathDraft,
+} from "./drafts.ts";
 import { PATH_DEFAULTS } from "./sites.ts";
 import type { IntentCompileStatus } from "./types.ts";
 
@@ -107,7 +117,14 @@ function lanCompiled(
   const destinations = resolveDestinations(context, intent, object);
   return {
     draft: { kind: "lan", id, plan, clients, destinations: destinations.cidrs },
-    status: { kind: route.kind, name: route.metadata.name, id, conditions: [ACCEPTED, destinations.condition], nodes: namesOf(clients), gateways: [] },
+    status: {
+      kind: route.kind,
+      name: route.metadata.name,
+      id,
+      conditions: [ACCEPTED, destinations.condition],
+      nodes: namesOf(clients),
+      gateways: [],
+    },
   };
 }
 
@@ -127,5 +144,8 @@ function uplinkChecks(health: GatewayHealth): UplinkCheck[] {
 }
 
 function refused(route: Resource<"MeshRoute"> | Resource<"StaticRoute">, reason: string, message: string): Compiled {
-  return { draft: undefined, status: { kind: route.kind, name: route.metadata.name, conditions: [refusedBecause(reason, message)], nodes: [], gateways: [] } };
+  return {
+    draft: undefined,
+    status: { kind: route.kind, name: route.metadata.name, conditions: [refusedBecause(reason, message)], nodes: [], gateways: [] },
+  };
 }

@@ -66,7 +66,13 @@ export function compileSite(context: Context, site: Resource<"Site">, ownership:
   const draft: PathDraft = {
     kind: "path",
     id: `subnet/${name}`,
-    plan: { created: createdAt(site), intervalMs: durationMs(health.interval), threshold: health.threshold, holdDownMs: durationMs(health.holdDown), ...PATH_DEFAULTS },
+    plan: {
+      created: createdAt(site),
+      intervalMs: durationMs(health.interval),
+      threshold: health.threshold,
+      holdDownMs: durationMs(health.holdDown),
+      ...PATH_DEFAULTS,
+    },
     gateways,
     clients,
     serve: { snat: { type: site.spec.snat }, uplink: [], uplinkIntervalMs: durationMs(health.uplinkInterval), threshold: health.threshold },

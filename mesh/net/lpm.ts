@@ -34,7 +34,11 @@ export function buildLpm<T>(entries: Iterable<readonly [cidr: string, value: T]>
   const spans = <N extends number | bigint>(family: 4 | 6, convert: (value: bigint) => N): Span<N, T>[] =>
     sorted
       .filter(({ cidr }) => cidr.family === family)
-      .map(({ cidr, match }) => ({ start: convert(cidr.value), end: convert(cidr.value + (1n << BigInt((family === 4 ? 32 : 128) - cidr.bits))), match }));
+      .map(({ cidr, match }) => ({
+        start: convert(cidr.value),
+        end: convert(cidr.value + (1n << BigInt((family === 4 ? 32 : 128) - cidr.bits))),
+        match,
+      }));
   return {
     v4: flatten(
       spans(4, (value) => Number(value)),
@@ -71,18 +75,16 @@ function flatten<N extends number | bigint, T>(spans: readonly Span<N, T>[], fir
       owners.push(owner);
     }
   };
-  const closeUntil = (at: N | undefined): void => {
-    for (let top = open.at(-1); top !== undefined && (at === undefined || top.end <= at); top = open.at(-1)) {
-      open.pop();
-      mark(top.end, open.at(-1)?.match);
-    }
+  const close = (top: Span<N, T>): void => {
+    open.pop();
+    mark(top.end, open.at(-1)?.match);
   };
   for (const span of spans) {
-    closeUntil(span.start);
+    for (let top = open.at(-1); top !== undefined && top.end <= span.start; top = open.at(-1)) close(top);
     mark(span.start, span.match);
     open.push(span);
   }
-  closeUntil(undefined);
+  for (let top = open.at(-1); top !== undefined; top = open.at(-1)) close(top);
   return { starts, owners };
 }
 
