@@ -57,7 +57,7 @@ export async function boot(lab: string, host: Host): Promise<void> {
   spawn("nsenter", argv, { detached: true, cwd: "/", stdio: ["ignore", log.fd, log.fd] }).unref();
   await log.close();
   try {
-    await eventually(`${host.name} boots`, 20_000, () => (existsSync(`${paths.run}/lab/ready`) ? true : undefined), 5);
+    await eventually(`${host.name} boots`, 20_000, () => (existsSync(`${paths.run}/lab/ready`) ? true : undefined), { everyMs: 5 });
   } catch (error) {
     const said = await readFile(`${paths.control}/init.log`, "utf8");
     throw said.trim() === "" ? error : new Error(`${host.name} does not boot: ${said.trim()}`, { cause: error });

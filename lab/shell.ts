@@ -64,22 +64,35 @@ export async function netnsScript(netns: string, script: string): Promise<RunRes
   return run(["nsenter", `--net=/run/netns/${netns}`, "sh"], { input: script });
 }
 
-/** Runs `work` for each item, at most `width` at once. */
+/** Runs `work` for each item, at most `width` at once. After a failure nothing new is begun, and nothing is still going on when it throws. */
 export async function each<T>(items: readonly T[], width: number, work: (item: T) => Promise<void>): Promise<void> {
   const queue = [...items];
   const worker = async (): Promise<void> => {
-    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item);
+    for (let item = queue.shift(); item !== undefined; item = queue.shift()) {
+      await work(item).catch((error: unknown) => {
+        queue.length = 0;
+        throw error;
+      });
+    }
   };
-  await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
+  const ends = await Promise.allSettled(Array.from({ length: Math.min(width, items.length) }, worker));
+  for (const end of ends) if (end.status === "rejected") throw end.reason;
+}
+
+export interface Waiting {
+  /** Default 10. */
+  readonly everyMs?: number;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Asks until the answer is not undefined. @throws IsthmusError `Timeout` saying what was waited for. */
-export async function eventually<T>(what: string, deadlineMs: number, ask: () => Promise<T | undefined> | T | undefined, everyMs = 10): Promise<T> {
+export async function eventually<T>(what: string, deadlineMs: number, ask: () => Promise<T | undefined> | T | undefined, waiting: Waiting = {}): Promise<T> {
   const end = performance.now() + deadlineMs;
   for (;;) {
+    waiting.signal?.throwIfAborted();
     const answer = await ask();
     if (answer !== undefined) return answer;
     if (performance.now() > end) throw new IsthmusError("Timeout", `${what}: not within ${deadlineMs} ms`);
-    await new Promise((wake) => setTimeout(wake, everyMs));
+    await new Promise((wake) => setTimeout(wake, waiting.everyMs ?? 10));
   }
 }
