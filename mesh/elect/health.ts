@@ -48,13 +48,15 @@ export interface HealthState {
   rttvarMs: number;
   /** Misses in a row. */
   missed: number;
-  /** When the first and the last unanswered probe of the present silence were sent. */
+  /** When the first unanswered probe of the present silence was sent, and the one that made it suffice for Down. */
   silentFrom: number;
   lastMissSentAt: number;
   /** Unanswered probes in voided windows since the last answer. */
   forgiven: number;
   lastAnswerSeq: number;
   lastAnswerSentAt: number;
+  /** When that answer came, as far as we can know. */
+  lastAnswerAt: number;
   /** When the first answered probe after a silence of two or more was sent. */
   resumedSentAt: number;
   answersInRow: number;
@@ -91,6 +93,7 @@ export function createLinkHealth(config: HealthConfig, now: number): HealthState
     forgiven: 0,
     lastAnswerSeq: 0,
     lastAnswerSentAt: -Infinity,
+    lastAnswerAt: -Infinity,
     resumedSentAt: -Infinity,
     answersInRow: 0,
     recovering: false,
@@ -133,6 +136,7 @@ export function onAnswer(h: HealthState, seq: number, now: number): boolean {
     if (seq - h.lastAnswerSeq > 2) h.resumedSentAt = sentAt;
     h.lastAnswerSeq = seq;
     h.lastAnswerSentAt = sentAt;
+    h.lastAnswerAt = seq > h.voidSeq ? now : sentAt + (h.srttMs ?? 0);
     if (seq >= h.openSeq) h.openSeq = seq + 1;
   }
   forgive(h);
@@ -152,7 +156,7 @@ export function onVoidWindow(h: HealthState): void {
   if (h.openSeq > h.lastSeq) return;
   const first = h.sentAt[h.openSeq & (RING - 1)] ?? 0;
   h.silentFrom = Math.min(h.silentFrom, first);
-  h.lastMissSentAt = Math.max(h.lastMissSentAt, h.sentAt[h.lastSeq & (RING - 1)] ?? 0);
+  if (!looksDown(h)) h.lastMissSentAt = h.sentAt[h.lastSeq & (RING - 1)] ?? 0;
   h.forgiven += h.lastSeq - h.openSeq + 1;
   h.openSeq = h.lastSeq + 1;
   h.voidSeq = h.lastSeq;
@@ -242,9 +246,9 @@ export function linkView(node: NodeName, h: HealthState): LinkView {
 }
 
 function miss(h: HealthState, sentAt: number): void {
+  if (!looksDown(h)) h.lastMissSentAt = sentAt;
   h.missed++;
   h.silentFrom = Math.min(h.silentFrom, sentAt);
-  h.lastMissSentAt = Math.max(h.lastMissSentAt, sentAt);
   h.answersInRow = 0;
 }
 

@@ -56,7 +56,7 @@ function choose(input: LanInput, current: readonly IpAddress[]): Pick<LanChoice,
   const alive = up.length > 0 ? up : lan.gateways.filter((gateway) => input.health.get(gateway)?.holdDownUntil !== undefined);
   // Not heard since the start is not dead: what carried before goes on until its checks have spoken (I2).
   const kept = current.filter((gateway) => verdict(gateway) === "Unknown" || (up.length === 0 && alive.includes(gateway)));
-  if (alive.length === 0 || (lan.strategy === "Failover" && kept.length > 0)) return nobodyBetter(lan, current, kept.length > 0 ? previous?.reason : undefined);
+  if (alive.length === 0 || (lan.strategy === "Failover" && kept.length > 0)) return nobodyBetter(lan, current, kept.length > 0 || previous?.reason === "NoneEverAlive" ? previous?.reason : undefined);
   if (lan.strategy === "Spread") {
     const gateways = lan.gateways.filter((gateway) => alive.includes(gateway) || kept.includes(gateway));
     return { gateways, reason: "Spread" };

@@ -171,13 +171,13 @@ function rejectedBy(input: PathInput, candidates: readonly Candidate[], active: 
     });
 }
 
-/** A first choice stays provisional while better gateways have not been heard. */
+/** A first choice is provisional when better gateways have not been heard. */
 function provisional(previous: Choice | undefined, candidates: readonly Candidate[], active: readonly NodeName[], now: number): number | undefined {
+  if (previous !== undefined && previous.active.length > 0) {
+    return previous.provisionalUntil !== undefined && previous.provisionalUntil > now ? previous.provisionalUntil : undefined;
+  }
   const used = candidates.find(({ node }) => active.includes(node));
-  if (used === undefined || !isAlive(used.tier) || !candidates.some((one) => one.rank < used.rank && one.tier === TIER.Unheard)) return undefined;
-  const first = previous === undefined || previous.active.length === 0;
-  const until = first ? now + SETTLE_MS : previous.provisionalUntil;
-  return until !== undefined && until > now ? until : undefined;
+  return used !== undefined && candidates.some((one) => one.rank < used.rank && one.tier === TIER.Unheard) ? now + SETTLE_MS : undefined;
 }
 
 function waitsSince(previous: Choice | undefined, node: NodeName, now: number): number {

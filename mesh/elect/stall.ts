@@ -1,7 +1,8 @@
 /**
- * Telling our own fault from a gateway's. A link goes Down only on the word of another link that answered a probe sent no
- * earlier than the last one missed: then this node could send and receive, and the silence is the gateway's. Where all links
- * are silent nothing is decided; and what was missed before the witness itself came back from a silence is void.
+ * Telling our own fault from a gateway's. A link goes Down only on the word of another link: one that answered a probe which
+ * was sent, and came back, while the missed ones were under way. Then this node could send and receive, and the silence is
+ * the gateway's. Where all links are silent nothing is decided; and what was missed before the witness itself came back
+ * from a silence is void.
  *
  * A single link has no witness. It goes Down by itself, which moves nothing: there is no alternative.
  */
@@ -56,10 +57,15 @@ function judgeSilent(link: HealthState, links: readonly HealthState[], now: numb
 
 function witness(link: HealthState, links: readonly HealthState[]): Witness {
   let found: Witness = "NotNeeded";
+  // One interval of slack is safe with two misses or more: an outage that began after the witness's answer would have
+  // spared the first of them.
+  const slack = link.config.threshold > 1 ? link.config.intervalMs : 0;
+  const sentSince = link.lastMissSentAt - slack;
+  const heardSince = sentSince + (link.srttMs ?? 0);
   for (const other of links) {
     // A link that is probed far less often cannot speak for this window.
     if (other === link || !isAnswering(other) || other.config.intervalMs > 2 * link.config.intervalMs) continue;
-    if (other.lastAnswerSentAt >= link.lastMissSentAt) {
+    if (other.lastAnswerSentAt >= sentSince && other.lastAnswerAt >= heardSince) {
       if (other.resumedSentAt <= link.silentFrom) return "Alive";
       found = "WasSilentToo";
     } else if (found === "NotNeeded") found = "Silent";

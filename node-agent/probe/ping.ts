@@ -43,7 +43,8 @@ export interface PingOptions {
 
 /** One long-running `ping`, started again with a growing pause whenever it ends. */
 export function createPing({ spawn, address, intervalMs, onReply }: PingOptions): LineProcess {
-  const args = ["-n", "-i", (intervalMs / 1000).toFixed(3), "-W", "1", "-s", "16", address];
+  // -O writes a line per lost packet too: should this process be killed, the child notices at its next line.
+  const args = ["-n", "-O", "-i", (intervalMs / 1000).toFixed(3), "-W", "1", "-s", "16", address];
   let child: LineProcess | undefined;
   let timer: NodeJS.Timeout | undefined;
   let backoff = FIRST_BACKOFF_MS;

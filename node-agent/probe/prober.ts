@@ -101,6 +101,8 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
     if (target === undefined || message.length !== SIZE || message.compare(target.packet, 8, SIZE, 8, SIZE) !== 0) return;
     if (message.readUInt16BE(0) !== MAGIC) return;
     onAnswer(target.health, message.readUInt32BE(4), clock.now());
+    // Links that wait for a witness are judged again, after the rest of this poll.
+    if (wasStalled) setImmediate(judge, clock.now());
     // A first answer or a recovery is told at once; misses are told by the tick.
     if (target.health.version !== target.seenVersion) tell();
   };
