@@ -61,8 +61,8 @@ export function chooseDial(candidates: readonly Endpoint[], history: DialHistory
 }
 
 /** Remembered from an earlier run: the proven endpoint is dialed first, so that a reboot costs nothing. */
-export function rememberedDial(proven: Endpoint, now: number): DialHistory {
-  return { dialed: proven, since: now, offered: "", proven };
+export function rememberedDial(proven: Endpoint, candidates: readonly Endpoint[], now: number): DialHistory {
+  return { dialed: proven, since: now, offered: candidates.join(" "), proven };
 }
 
 /**

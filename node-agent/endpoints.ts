@@ -5,7 +5,7 @@
 import { z } from "zod";
 import type { Kernel } from "./drivers/index.ts";
 import { GATEWAY_INTERFACE, linkInterface, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
-import type { PeerDial } from "../mesh/kernel/types.ts";
+import type { KernelState, PeerDial } from "../mesh/kernel/types.ts";
 import type { PeerPlan, Plan } from "../mesh/model/plan.ts";
 import { Endpoint, type NodeName } from "../mesh/model/scalars.ts";
 import type { Family } from "../mesh/net/ip.ts";
@@ -15,7 +15,6 @@ import type { Links } from "./links.ts";
 
 export type WgStatus = Awaited<ReturnType<Kernel["wireguardStatus"]>>;
 type Kind = keyof PeerDial;
-const KINDS: readonly Kind[] = ["mesh", "gateway", "client"];
 
 /** One peer on one interface. */
 interface Slot {
@@ -25,6 +24,12 @@ interface Slot {
   readonly publicKey: PeerPlan["k"];
 }
 
+interface Dialed {
+  readonly slot: Slot;
+  readonly endpoint: Endpoint;
+  readonly proven: boolean;
+}
+
 export interface Reset {
   readonly ifname: string;
   readonly publicKey: PeerPlan["k"];
@@ -32,8 +37,7 @@ export interface Reset {
 }
 
 export interface DialRound {
-  readonly dial: ReadonlyMap<NodeName, PeerDial>;
-  /** Whether `dial` differs from the round before. */
+  /** Whether something else is to be dialed than in the round before. */
   readonly changed: boolean;
   readonly resets: readonly Reset[];
   /** Something has no handshake yet: look again soon. */
@@ -55,8 +59,15 @@ const WRITE_AFTER_MS = 1_000;
 export interface Dialer {
   /** @param now ms since 1970 */
   round(plan: Plan, links: Links, families: ReadonlySet<Family>, status: WgStatus, now: number): DialRound;
-  /** The dial map of the last round. */
-  readonly dial: ReadonlyMap<NodeName, PeerDial>;
+  /**
+   * What to write into the kernel. A proven endpoint is left out where the peer stands already: it may roam at any time, and
+   * writing an endpoint that is a second old would undo it.
+   */
+  dialFor(observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
+  /** What is dialed for a peer of an interface now. */
+  endpointOf(ifname: string, publicKey: string): Endpoint | undefined;
+  /** Gives new peers something to dial at once, without judging those that are known. */
+  ensure(plan: Plan, links: Links, families: ReadonlySet<Family>, status: WgStatus, now: number): void;
   reach(plan: Plan, status: WgStatus, now: number): PeerReach;
   /** Writes what is not on disk yet. */
   flush(): void;
@@ -65,7 +76,7 @@ export interface Dialer {
 export function createDialer(file: string, log: (line: string) => void): Dialer {
   const stored = readHint(file, (value) => Stored.parse(value), {});
   const histories = new Map<string, DialHistory>();
-  let dial: ReadonlyMap<NodeName, PeerDial> = new Map();
+  let dials: readonly Dialed[] = [];
   let written = JSON.stringify(stored);
   let timer: NodeJS.Timeout | undefined;
 
@@ -90,37 +101,60 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
     }
   };
 
+  /** One step of one peer's state machine. */
+  const judge = (slot: Slot, plan: Plan, families: ReadonlySet<Family>, status: WgStatus, now: number): { dial: Dialed | undefined; reset: boolean; fresh: boolean } => {
+    const key = `${slot.kind}/${slot.node}`;
+    const peer = status.get(slot.ifname)?.get(slot.publicKey);
+    const seen = { endpoint: peer?.endpoint, latestHandshake: (peer?.latestHandshake ?? 0) * 1_000 };
+    const fresh = now - seen.latestHandshake < FRESH_MS;
+    const candidates = candidatesOf(slot, plan, families, histories.get(`mesh/${slot.node}`)?.proven);
+    const known = stored[slot.node]?.[slot.kind];
+    const before = histories.get(key) ?? (known === undefined || fresh ? undefined : rememberedDial(known, candidates, now));
+    const { endpoint, history, reset } = chooseDial(candidates, before, seen, now);
+    histories.set(key, history);
+    const dial = endpoint === undefined ? undefined : { slot, endpoint, proven: fresh && endpoint === seen.endpoint };
+    return { dial, reset: reset && peer !== undefined, fresh };
+  };
+
   return {
-    get dial() {
+    dialFor(observed) {
+      const dial = new Map<NodeName, PeerDial>();
+      for (const { slot, endpoint, proven } of dials) {
+        if (proven && observed.wireguard.get(slot.ifname)?.peers.get(slot.publicKey)?.endpoint !== undefined) continue;
+        dial.set(slot.node, { ...dial.get(slot.node), [slot.kind]: endpoint });
+      }
       return dial;
     },
+    endpointOf: (ifname, publicKey) => dials.find(({ slot }) => slot.ifname === ifname && slot.publicKey === publicKey)?.endpoint,
+    ensure(plan, links, families, status, now) {
+      const known = new Map(dials.map((one) => [`${one.slot.kind}/${one.slot.node}`, one]));
+      dials = slotsOf(plan, links).flatMap((slot) => {
+        const before = known.get(`${slot.kind}/${slot.node}`);
+        if (before !== undefined && before.slot.publicKey === slot.publicKey && before.slot.ifname === slot.ifname) return [before];
+        const { dial } = judge(slot, plan, families, status, now);
+        return dial === undefined ? [] : [dial];
+      });
+    },
     round(plan, links, families, status, now) {
-      const next = new Map<NodeName, PeerDial>();
+      const next: Dialed[] = [];
       const resets: Reset[] = [];
       let unproven = false;
       const live = new Set<string>();
       for (const slot of slotsOf(plan, links)) {
-        const key = `${slot.kind}/${slot.node}`;
-        live.add(key);
-        const peer = status.get(slot.ifname)?.get(slot.publicKey);
-        const seen = { endpoint: peer?.endpoint, latestHandshake: (peer?.latestHandshake ?? 0) * 1_000 };
-        const candidates = candidatesOf(slot, plan, families, histories.get(`mesh/${slot.node}`)?.proven);
-        const known = stored[slot.node]?.[slot.kind];
-        const before = histories.get(key) ?? (known === undefined || seen.latestHandshake > 0 ? undefined : rememberedDial(known, now));
-        const result = chooseDial(candidates, before, seen, now);
-        histories.set(key, result.history);
-        if (result.endpoint !== undefined) next.set(slot.node, { ...next.get(slot.node), [slot.kind]: result.endpoint });
-        if (result.reset && peer !== undefined) resets.push({ ifname: slot.ifname, publicKey: slot.publicKey, node: slot.node });
-        unproven ||= result.endpoint !== undefined && now - seen.latestHandshake >= FRESH_MS;
+        live.add(`${slot.kind}/${slot.node}`);
+        const { dial, reset, fresh } = judge(slot, plan, families, status, now);
+        if (dial !== undefined) next.push(dial);
+        if (reset) resets.push({ ifname: slot.ifname, publicKey: slot.publicKey, node: slot.node });
+        unproven ||= dial !== undefined && !fresh;
       }
       for (const key of histories.keys()) if (!live.has(key)) histories.delete(key);
-      const changed = !sameDial(dial, next);
-      if (changed) dial = next;
+      const changed = !sameDials(dials, next);
+      if (changed) dials = next;
       if (timer === undefined && remembered() !== written) {
         timer = setTimeout(flush, WRITE_AFTER_MS);
         timer.unref();
       }
-      return { dial, changed, resets, unproven };
+      return { changed, resets, unproven };
     },
     reach(plan, status, now) {
       const observed = new Map<NodeName, Endpoint>();
@@ -174,11 +208,6 @@ function candidatesOf(slot: Slot, plan: Plan, families: ReadonlySet<Family>, pro
   }
 }
 
-function sameDial(a: ReadonlyMap<NodeName, PeerDial>, b: ReadonlyMap<NodeName, PeerDial>): boolean {
-  if (a.size !== b.size) return false;
-  for (const [node, one] of a) {
-    const other = b.get(node);
-    if (other === undefined || KINDS.some((kind) => one[kind] !== other[kind])) return false;
-  }
-  return true;
+function sameDials(a: readonly Dialed[], b: readonly Dialed[]): boolean {
+  return a.length === b.length && a.every((one, i) => one.endpoint === b[i]?.endpoint && one.proven === b[i]?.proven && one.slot.node === b[i]?.slot.node && one.slot.kind === b[i]?.slot.kind);
 }

@@ -1,6 +1,6 @@
 /** This node's own endpoint candidates: addresses at which others may dial it, without those that only look like it. */
 import { networkInterfaces } from "node:os";
-import { canonicalIp, contains, joinEndpoint, parseCidr, parseIp, width } from "../mesh/net/ip.ts";
+import { canonicalIp, contains, type Family, familyOf, joinEndpoint, parseCidr, parseIp, width } from "../mesh/net/ip.ts";
 import type { Endpoint } from "../mesh/model/scalars.ts";
 import { isPrivate } from "./dial.ts";
 
@@ -34,4 +34,9 @@ export function interfaceAddresses(): InterfaceAddress[] {
 /** Loopback, link-local, multicast, unspecified, and v4 addresses of this-network. */
 function isSpecial(address: string): boolean {
   return /^(0\.|127\.|169\.254\.|2(2[4-9]|[3-5]\d)\.|::1?$|fe[89ab][0-9a-f]:|ff)/.test(address);
+}
+
+/** Families of which this machine has an address that others could reach. */
+export function underlayFamilies(found: readonly InterfaceAddress[]): ReadonlySet<Family> {
+  return new Set(found.filter(({ ifname, address }) => !NOT_UNDERLAY.test(ifname) && !isSpecial(address)).map(({ address }) => familyOf(address)));
 }

@@ -2,16 +2,14 @@
  * Units, where systemd runs. `KillMode=process`: wireguard-go and keepalived are started outside the agent's group, and
  * whatever is not must still outlive a restart of the agent (I2).
  */
-import { execFile } from "node:child_process";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { IsthmusError } from "../mesh/errors.ts";
+import { run } from "./drivers/exec.ts";
 import type { Places } from "./files.ts";
 
 const UNIT = "isthmus-agent.service";
 const FOLDER = "/etc/systemd/system";
-const run = promisify(execFile);
 
 /** As sd_booted(3) decides it. */
 export function systemdRuns(): boolean {
@@ -62,9 +60,7 @@ export async function removeUnit(options: { readonly stop: boolean }, signal: Ab
 }
 
 async function systemctl(args: readonly string[], signal: AbortSignal): Promise<void> {
-  try {
-    await run("systemctl", [...args], { signal, timeout: 30_000 });
-  } catch (error) {
-    throw new IsthmusError("Internal", `systemctl ${args.join(" ")} failed`, { remedy: "see `systemctl status isthmus-agent` and `journalctl -u isthmus-agent`", cause: error });
-  }
+  const { ok, stderr } = await run("systemctl", args, { signal, timeoutMs: 30_000 });
+  if (ok) return;
+  throw new IsthmusError("Internal", `systemctl ${args.join(" ")} failed: ${stderr.trim()}`, { remedy: "see `systemctl status isthmus-agent` and `journalctl -u isthmus-agent`" });
 }

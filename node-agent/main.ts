@@ -1,0 +1,206 @@
+/** Commands of a node. The command line starts them; everything that touches the outside is made here. */
+import { readFileSync, readdirSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { join as joinPath } from "node:path";
+import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
+import { runNode } from "./agent.ts";
+import { run as exec } from "./drivers/exec.ts";
+import { createKernel, type Kernel } from "./drivers/index.ts";
+import { checkModes, codeOf, type Places, places, prepareDirectories } from "./files.ts";
+import { readIdentity } from "./identity.ts";
+import { join } from "./join.ts";
+import { isRunning, takeLock } from "./lock.ts";
+import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
+import { requireRoot, requireTools } from "./requirements.ts";
+import { installUnit, removeUnit, systemdRuns } from "./systemd.ts";
+
+export type { AgentStatus } from "./status.ts";
+
+/** Port of ism0 before the plan says another. */
+const DEFAULT_MESH_PORT = 51_820;
+
+export interface CommonOptions {
+  /** Data directory; ISTHMUS_DATA or /var/lib/isthmus when absent. */
+  readonly data?: string | undefined;
+  /** Run directory; ISTHMUS_RUN or /run/isthmus when absent. */
+  readonly run?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly log?: ((line: string) => void) | undefined;
+}
+
+export interface JoinCommandOptions extends CommonOptions {
+  readonly token?: string | undefined;
+  /** `-` reads standard input. */
+  readonly tokenFile?: string | undefined;
+  readonly name?: string | undefined;
+  readonly endpoints?: readonly string[] | undefined;
+  readonly advertise?: readonly string[] | undefined;
+  /** Runs the agent in this process after the join, also where systemd runs. */
+  readonly foreground?: boolean | undefined;
+  /** Install and start the units; where systemd runs when absent. */
+  readonly systemd?: boolean | undefined;
+}
+
+export interface Joined {
+  readonly node: string;
+  readonly network: string;
+}
+
+/** Joins this machine. Returns once systemd has the agent; in the foreground it returns when the agent ends. */
+export async function joinCommand(options: JoinCommandOptions): Promise<Joined> {
+  const { signal, log, at } = common(options);
+  requireRoot("joining");
+  requireTools();
+  const joined = await join(
+    at,
+    {
+      token: tokenText(options),
+      name: options.name,
+      endpoints: options.endpoints,
+      advertise: options.advertise,
+      found: ownCandidates(interfaceAddresses(), DEFAULT_MESH_PORT, []),
+    },
+    log,
+    signal,
+  );
+  const managed = options.systemd ?? (systemdRuns() && options.foreground !== true);
+  if (managed) {
+    await installUnit(at, signal);
+    log("isthmus-agent.service is enabled and runs");
+  } else {
+    log("the agent runs in the foreground; stopping it leaves the network as it is");
+    await runAgent(options);
+  }
+  return { node: joined.node, network: joined.network };
+}
+
+/** Runs the agent of a machine that has joined, until the signal aborts. Leaves the data plane as it is (I2). */
+export async function runAgent(options: CommonOptions): Promise<void> {
+  const { signal, log, at } = common(options);
+  requireRoot("the agent");
+  requireTools();
+  prepareDirectories(at);
+  checkModes(at);
+  const identity = readIdentity(at);
+  if (identity === undefined) throw new IsthmusError("NotFound", `this machine has not joined a network (${at.identity} does not exist)`, { remedy: "run `isthmus join TOKEN`" });
+  const lock = await takeLock(at.run);
+  try {
+    const kernel = kernelOf(at, log);
+    const ended = await runNode({ at, identity, kernel, routeGet, log }, signal);
+    if (ended === "removed") {
+      for (const line of await withdraw(at, kernel, signal, log)) log(line);
+    }
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Leaves the network: the controller removes the node, then everything of ours goes. @throws Unreachable */
+export async function leaveCommand(options: CommonOptions): Promise<Joined> {
+  const { signal, at } = common(options);
+  requireRoot("leaving");
+  if (readIdentity(at) === undefined) throw new IsthmusError("NotFound", "this machine has not joined a network", { remedy: "nothing to leave; `isthmus cleanup` removes leftovers" });
+  if (await isRunning()) return (await askAgent(at, "POST", "/leave", signal)) as Joined;
+  // No agent: one runs here just long enough to say farewell.
+  const stop = new AbortController();
+  const running = runAgent({ ...options, signal: AbortSignal.any([signal, stop.signal]) });
+  try {
+    return (await retryAgent(at, signal, running)) as Joined;
+  } finally {
+    stop.abort();
+    await running;
+  }
+}
+
+/** Removes everything of ours from this machine (I3), without asking anybody. Says what it did. */
+export async function cleanupCommand(options: CommonOptions): Promise<string[]> {
+  const { signal, log, at } = common(options);
+  requireRoot("cleaning up");
+  const done = (await removeUnit({ stop: true }, signal)) ? ["removed isthmus-agent.service"] : [];
+  if (await isRunning()) throw new IsthmusError("AlreadyRunning", "the agent still runs", { remedy: "stop it first, then clean up" });
+  return [...done, ...(await kernelOf(at, log).cleanup()), ...removeFiles(at)];
+}
+
+/** After the controller removed this node. */
+async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (line: string) => void): Promise<string[]> {
+  const done = await kernel.cleanup();
+  // The unit must not start again for a machine that is no member; the caller may be the unit itself.
+  await removeUnit({ stop: false }, AbortSignal.any([signal, AbortSignal.timeout(30_000)])).catch((thrown: unknown) => log(asIsthmusError(thrown).message));
+  return [...done, ...removeFiles(at)];
+}
+
+const OWN_FILES = /^(wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints)\.json)(\.|$)/;
+
+function removeFiles(at: Places): string[] {
+  let names: string[];
+  try {
+    names = readdirSync(at.data);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
+    throw error;
+  }
+  const ours = names.filter((name) => OWN_FILES.test(name));
+  for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
+  return ours.length === 0 ? [] : [`removed keys, certificate and plan from ${at.data}`];
+}
+
+function kernelOf(at: Places, log: (line: string) => void): Kernel {
+  return createKernel({ dataDir: at.data, runDir: at.run, privateKeyFile: at.wgKey, log });
+}
+
+async function routeGet(destination: string): Promise<{ ok: boolean; text: string }> {
+  const { ok, stdout, stderr } = await exec("ip", ["route", "get", destination], { timeoutMs: 2_000 });
+  return { ok, text: ok ? stdout : stderr };
+}
+
+/** One request to the running agent. */
+function askAgent(at: Places, method: string, path: string, signal: AbortSignal): Promise<unknown> {
+  return new Promise((done, failed) => {
+    const call = request({ socketPath: at.socket, method, path, signal }, (answer) => {
+      const parts: Buffer[] = [];
+      answer.on("data", (part: Buffer) => parts.push(part));
+      answer.on("end", () => {
+        try {
+          const body: unknown = JSON.parse(Buffer.concat(parts).toString("utf8"));
+          if (answer.statusCode === 200) done(body);
+          else failed(errorFromBody(body));
+        } catch (error) {
+          failed(asIsthmusError(error));
+        }
+      });
+    });
+    call.on("error", (error) => failed(new IsthmusError("Unreachable", `the agent does not answer on ${at.socket}`, { remedy: "see its log", cause: error })));
+    call.end();
+  });
+}
+
+/** The agent that was just started connects in a moment; asks until it takes the farewell or its time is over. */
+async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void>): Promise<unknown> {
+  const deadline = Date.now() + 10_000;
+  for (;;) {
+    try {
+      return await Promise.race([askAgent(at, "POST", "/leave", signal), running.then(() => Promise.reject(new IsthmusError("Unreachable", "the agent ended before it could leave")))]);
+    } catch (thrown) {
+      if (Date.now() > deadline || asIsthmusError(thrown).retry === "terminal") throw thrown;
+      await new Promise((done) => setTimeout(done, 200));
+    }
+  }
+}
+
+function tokenText(options: JoinCommandOptions): string {
+  if (options.token !== undefined && options.token !== "-") return options.token;
+  const file = options.tokenFile ?? "-";
+  try {
+    return readFileSync(file === "-" ? 0 : file, "utf8").trim();
+  } catch (error) {
+    throw new IsthmusError("Invalid", `the token file ${file} cannot be read (${codeOf(error) ?? "error"})`, { remedy: "give a token, --token-file FILE, or the token on standard input" });
+  }
+}
+
+function common(options: CommonOptions): { signal: AbortSignal; log: (line: string) => void; at: Places } {
+  return {
+    signal: options.signal ?? new AbortController().signal,
+    log: options.log ?? ((line) => process.stderr.write(`${line}\n`)),
+    at: places(options.data ?? process.env["ISTHMUS_DATA"], options.run ?? process.env["ISTHMUS_RUN"]),
+  };
+}

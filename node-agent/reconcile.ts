@@ -1,0 +1,256 @@
+/**
+ * The loop that makes the kernel what the plan says: wake-ups only say that something may have changed; each pass looks at
+ * the whole state and applies the difference. Passes never overlap.
+ *
+ * A verdict of the probes takes the short way: elect, difference to the last known kernel state, apply. It is observed
+ * afterwards, because the netlink monitor reports our own changes too.
+ */
+import type { ApplyResult, Kernel } from "./drivers/index.ts";
+import { desiredKernel } from "../mesh/kernel/desired.ts";
+import { diffKernel } from "../mesh/kernel/diff.ts";
+import type { Operation } from "../mesh/kernel/operations.ts";
+import type { Desired, DesiredInput, HostFacts, KernelState, PeerDial } from "../mesh/kernel/types.ts";
+import type { Plan } from "../mesh/model/plan.ts";
+import type { NodeName, WgPublicKey } from "../mesh/model/scalars.ts";
+import { asIsthmusError } from "../mesh/errors.ts";
+import { backoffMs } from "./backoff.ts";
+import { adoptElections, deadLinks, electAll, type Elections, type Health, nextWake } from "./elections.ts";
+import { adoptLinks, gatewaysInUse, type Links, numberLinks } from "./links.ts";
+
+/** Observe at least this often, whatever the monitor says (I10). */
+const OBSERVE_MS = 30_000;
+/** Wake-ups of the monitor come in bursts. */
+const DEBOUNCE_MS = 100;
+/** On a host whose kernel changes all the time, observing takes at most a tenth of a core, and drift still heals within a second. */
+const OBSERVE_SHARE = 10;
+const MOST_DEBOUNCE_MS = 700;
+const RETRY = { firstMs: 250, mostMs: 15_000 };
+
+export interface ReconcilePorts {
+  readonly kernel: Pick<Kernel, "observe" | "apply" | "hostFacts">;
+  readonly publicKey: WgPublicKey;
+  health(): Health;
+  dial(plan: Plan, links: Links, observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
+  /** Monotonic milliseconds. */
+  now(): number;
+  random(): number;
+  /** Link numbers and choices of an earlier run. */
+  readonly stored: { readonly links: Links; readonly elections: Elections };
+  onPass(pass: Pass): void;
+  onDrift(operations: readonly Operation[]): void;
+  log(line: string): void;
+}
+
+/** What one pass decided and did. */
+export interface Pass {
+  readonly input: DesiredInput;
+  readonly desired: Desired;
+  readonly elections: Elections;
+  readonly before: Elections;
+  /** Gateways that got no link because there are more than 63. */
+  readonly withoutLink: readonly NodeName[];
+  readonly failures: readonly ApplyResult[];
+  readonly operations: number;
+  /** From the wake-up to the last operation. */
+  readonly tookMs: number;
+}
+
+export interface Reconciler {
+  setPlan(plan: Plan): void;
+  /** Something may have changed: `health` and `dial` take the short way, `kernel` and `facts` observe first. */
+  wake(what: "health" | "dial" | "kernel" | "facts"): void;
+  /** Observes and applies now; resolves when done. */
+  now(): Promise<void>;
+  /** Puts operations between two passes; the kernel is observed after. */
+  also(operations: readonly Operation[]): void;
+  run(signal: AbortSignal): Promise<void>;
+  readonly last: Pass | undefined;
+  readonly drift: { readonly count: number; readonly at: number | undefined };
+}
+
+export function createReconciler(ports: ReconcilePorts): Reconciler {
+  let plan: Plan | undefined;
+  let observed: KernelState | undefined;
+  let host: HostFacts | undefined;
+  let links = ports.stored.links;
+  let elections = ports.stored.elections;
+  let adopted = false;
+  let last: Pass | undefined;
+  let lastState: KernelState | undefined;
+  let drift = { count: 0, at: undefined as number | undefined };
+  let failures = 0;
+  let observeCost = 0;
+  let observedAt = -Infinity;
+
+  let due = false;
+  let observeNext = true;
+  let extra: Operation[] = [];
+  let wakeUp: (() => void) | undefined;
+  let waiting: { done: () => void; failed: (error: unknown) => void }[] = [];
+  let debounce: NodeJS.Timeout | undefined;
+  let timer: NodeJS.Timeout | undefined;
+
+  const rouse = (): void => {
+    due = true;
+    wakeUp?.();
+  };
+  const observeSoon = (ms: number): void => {
+    debounce ??= setTimeout(() => {
+      debounce = undefined;
+      observeNext = true;
+      rouse();
+    }, ms);
+  };
+
+  const observe = async (): Promise<{ state: KernelState; facts: HostFacts }> => {
+    const started = performance.now();
+    const [state, facts] = await Promise.all([ports.kernel.observe(), ports.kernel.hostFacts()]);
+    observeCost = performance.now() - started;
+    observedAt = ports.now();
+    // The same facts stay the same object: what is derived from them is kept.
+    host = host !== undefined && JSON.stringify(host) === JSON.stringify(facts) ? host : facts;
+    return { state, facts: host };
+  };
+
+  const pass = async (signal: AbortSignal): Promise<void> => {
+    const started = performance.now();
+    const current = plan;
+    if (current === undefined) return;
+    const looked = observeNext || observed === undefined || host === undefined;
+    observeNext = false;
+    if (looked) observed = (await observe()).state;
+    const state = observed;
+    const facts = host;
+    if (state === undefined || facts === undefined) return;
+    const now = ports.now();
+
+    const numbered = numberLinks(gatewaysInUse(current), links, adopted ? new Map() : adoptLinks(current, state));
+    links = numbered.links;
+    if (!adopted) elections = adoptElections(current, state, links, elections, now);
+    adopted = true;
+    const before = elections;
+    const health = ports.health();
+    elections = electAll(current, health, before, now);
+    const input: DesiredInput = {
+      plan: current,
+      host: facts,
+      publicKey: ports.publicKey,
+      links,
+      choices: elections.paths,
+      deadLinks: deadLinks(links, health),
+      dial: ports.dial(current, links, state),
+      lanChoices: new Map([...elections.lans].map(([id, { gateways }]) => [id, gateways])),
+    };
+    const desired = desiredKernel(input);
+    const operations = diffKernel(desired.state, state);
+    const asked = extra;
+    extra = [];
+    if (looked && operations.length > 0 && lastState !== undefined && diffKernel(desired.state, lastState).length === 0) {
+      drift = { count: drift.count + 1, at: now };
+      ports.onDrift(operations);
+    }
+    const results = operations.length + asked.length === 0 ? [] : await ports.kernel.apply([...operations, ...asked], signal);
+    const failed = results.filter(({ ok }) => !ok);
+    if (failed.length > 0) {
+      failures++;
+      observed = undefined;
+      lastState = undefined;
+      observeSoon(backoffMs(failures, RETRY, ports.random()));
+    } else {
+      failures = 0;
+      lastState = desired.state;
+      observed = operations.length === 0 ? state : afterApply(desired.state, state);
+      if (asked.length > 0) observed = undefined;
+    }
+    last = { input, desired, elections, before, withoutLink: numbered.without, failures: failed, operations: operations.length, tookMs: performance.now() - started };
+    ports.onPass(last);
+    arm();
+  };
+
+  /** The next pass that nothing else asks for: an election's own time, or the regular look. */
+  const arm = (): void => {
+    clearTimeout(timer);
+    const at = Math.min(nextWake(elections) ?? Infinity, observedAt + OBSERVE_MS);
+    timer = setTimeout(
+      () => {
+        if (ports.now() - observedAt >= OBSERVE_MS) observeNext = true;
+        rouse();
+      },
+      Math.max(1, at - ports.now()),
+    );
+  };
+
+  return {
+    get last() {
+      return last;
+    },
+    get drift() {
+      return drift;
+    },
+    setPlan(next) {
+      plan = next;
+      rouse();
+    },
+    wake(what) {
+      if (what === "health" || what === "dial") rouse();
+      else observeSoon(Math.min(MOST_DEBOUNCE_MS, Math.max(DEBOUNCE_MS, observeCost * OBSERVE_SHARE)));
+    },
+    now() {
+      observeNext = true;
+      const done = new Promise<void>((resolve, reject) => waiting.push({ done: resolve, failed: reject }));
+      rouse();
+      return done;
+    },
+    also(operations) {
+      extra.push(...operations);
+      rouse();
+    },
+    async run(signal) {
+      const stop = (): void => wakeUp?.();
+      signal.addEventListener("abort", stop, { once: true });
+      while (!signal.aborted) {
+        if (!due) {
+          await new Promise<void>((resolve) => {
+            wakeUp = resolve;
+          });
+          wakeUp = undefined;
+        }
+        if (signal.aborted) break;
+        due = false;
+        const asking = waiting;
+        waiting = [];
+        try {
+          await pass(signal);
+          for (const { done } of asking) done();
+        } catch (thrown) {
+          for (const { failed } of asking) failed(thrown);
+          if (signal.aborted) break;
+          failures++;
+          observed = undefined;
+          ports.log(`reconciling failed: ${asIsthmusError(thrown).message}`);
+          observeSoon(backoffMs(failures, RETRY, ports.random()));
+        }
+      }
+      clearTimeout(timer);
+      clearTimeout(debounce);
+      signal.removeEventListener("abort", stop);
+    },
+  };
+}
+
+/** What the kernel looks like after a successful apply, until it is observed: as desired, with what only the kernel knows. */
+export function afterApply(desired: KernelState, observed: KernelState): KernelState {
+  const wireguard = new Map(
+    [...desired.wireguard].map(([name, link]) => {
+      const before = observed.wireguard.get(name);
+      const peers = new Map(
+        [...link.peers].map(([key, peer]) => {
+          const known = before?.peers.get(key);
+          return [key, known === undefined ? peer : { ...known, ...peer, ...(peer.endpoint === undefined && known.endpoint !== undefined ? { endpoint: known.endpoint } : {}) }];
+        }),
+      );
+      return [name, { ...link, peers }];
+    }),
+  );
+  return { ...desired, wireguard };
+}

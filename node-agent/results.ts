@@ -1,0 +1,81 @@
+/** Per-resource results and events of one pass: what the controller and the user are told (I7). Pure. */
+import { REASONS } from "../mesh/elect/types.ts";
+import { claimsOf } from "../mesh/kernel/claims.ts";
+import { pathSlots } from "../mesh/kernel/nexthops.ts";
+import type { Operation } from "../mesh/kernel/operations.ts";
+import type { Refusal } from "../mesh/kernel/types.ts";
+import type { AgentEvent, ResourceResult } from "../mesh/model/wire.ts";
+import type { Pass } from "./reconcile.ts";
+
+const MESSAGE = 512;
+
+/** One result for each path and LAN route of the plan. */
+export function resultsOf(pass: Pass, wall: (at: number) => number): Record<string, ResourceResult> {
+  const { plan } = pass.input;
+  const refused = Map.groupBy(pass.desired.refusals, ({ id }) => id);
+  const failed = failuresById(pass);
+  const results: Record<string, ResourceResult> = {};
+  const put = (id: string, nextHop: readonly string[], reason: string, since: number, alive: boolean): void => {
+    const error = failed.get(id);
+    const refusals = refused.get(id) ?? [];
+    const hop = nextHop.length === 0 ? {} : { nextHop: nextHop.join(",").slice(0, 64) };
+    const at = { since: Math.round(wall(since)) };
+    if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
+    else if (refusals.length > 0) results[id] = { ok: false, reason: refusals[0]?.why ?? "Refused", message: refusalText(refusals), ...hop, ...at };
+    else results[id] = { ok: alive, reason, ...hop, ...at };
+  };
+  for (const [id, choice] of pass.elections.paths) {
+    put(id, choice.active, choice.reason, choice.since, choice.active.length > 0 || choice.reason === "SelfGateway" || (plan.paths.get(id)?.destinations.length ?? 0) === 0);
+  }
+  for (const [id, choice] of pass.elections.lans) put(id, choice.gateways, choice.reason, choice.since, choice.gateways.length > 0);
+  return results;
+}
+
+/** One event per path whose gateway changed, not one per destination. */
+export function moveEvents(pass: Pass): Omit<AgentEvent, "at">[] {
+  const events: Omit<AgentEvent, "at">[] = [];
+  const move = (id: string, before: readonly string[] | undefined, after: readonly string[], reason: keyof typeof REASONS): void => {
+    if (before === undefined ? after.length === 0 : before.join() === after.join()) return;
+    const from = before === undefined || before.length === 0 ? "" : ` from ${before.join(", ")}`;
+    const to = after.length === 0 ? "no gateway" : after.join(", ");
+    events.push({ type: reason === "GatewayDown" || reason === "UplinkDown" || after.length === 0 ? "Warning" : "Normal", reason, message: `${id} goes${from} to ${to}: ${REASONS[reason]}`, about: id });
+  };
+  for (const [id, choice] of pass.elections.paths) move(id, pass.before.paths.get(id)?.active, choice.active, choice.reason);
+  for (const [id, choice] of pass.elections.lans) move(id, pass.before.lans.get(id)?.gateways, choice.gateways, choice.reason);
+  return events;
+}
+
+function refusalText(refusals: readonly Refusal[]): string {
+  const shown = refusals.slice(0, 3).map(({ destination, why, detail }) => `${destination}: ${why} (${detail})`);
+  const more = refusals.length > shown.length ? `, and ${refusals.length - shown.length} more` : "";
+  return `not routed: ${shown.join("; ")}${more}`.slice(0, MESSAGE);
+}
+
+/** What the kernel refused, by the resource that asked for it; `node` for what belongs to none. */
+export function failuresById(pass: Pass): Map<string, string> {
+  const found = new Map<string, string>();
+  if (pass.failures.length === 0) return found;
+  const claims = claimsOf(pass.input);
+  const byGroup = new Map([...pathSlots([...pass.input.plan.paths.keys()])].map(([id, slot]) => [slot, id as string]));
+  const byDestination = new Map<string, string>(claims.overlay);
+  for (const [id, { destinations }] of claims.lan) for (const cidr of destinations) byDestination.set(cidr, id);
+  for (const { op, error } of pass.failures) {
+    const id = ownerOf(op, byDestination, byGroup) ?? "node";
+    if (!found.has(id)) found.set(id, `${op.op}: ${error ?? "refused"}`);
+  }
+  return found;
+}
+
+function ownerOf(op: Operation, byDestination: ReadonlyMap<string, string>, byGroup: ReadonlyMap<number, string>): string | undefined {
+  switch (op.op) {
+    case "route.add":
+    case "route.replace":
+    case "route.remove":
+      return byDestination.get(op.route.dst);
+    case "nexthop.replace":
+    case "nexthop.remove":
+      return byGroup.get(op.nexthop.id);
+    default:
+      return undefined;
+  }
+}
