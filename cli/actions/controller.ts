@@ -1,0 +1,78 @@
+/** `controller run`, `backup`, `restore`, `recovery confirm`. */
+import { chmod, open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import type { Command } from "commander";
+import { IsthmusError } from "../../mesh/errors.ts";
+import type { GlobalFlags } from "../cli.ts";
+import { apiPath } from "../client.ts";
+import { connect } from "../connect.ts";
+import type { Io } from "../io.ts";
+import { step } from "../progress.ts";
+import { settings } from "../settings.ts";
+import { processSignal } from "../signals.ts";
+
+interface ControllerSettings {
+  readonly data: string;
+  readonly listen: string;
+  readonly advertise?: readonly string[] | string;
+  readonly socket: string;
+  readonly logLevel: string;
+}
+
+export async function runControllerCommand(io: Io, command: Command): Promise<number> {
+  const given = await settings<ControllerSettings>(command);
+  const advertise = given.advertise === undefined ? [] : typeof given.advertise === "string" ? given.advertise.split(",") : given.advertise;
+  const { runController } = await import("../../controller/main.ts");
+  return await runController({ data: given.data, listen: given.listen, advertise, socket: given.socket, logLevel: given.logLevel, signal: processSignal(io) });
+}
+
+export async function backup(io: Io, file: string | undefined, flags: GlobalFlags & { readonly force?: boolean }): Promise<number> {
+  const path = file ?? `isthmus-backup-${new Date(io.now()).toISOString().replace(/[-:]|\.\d+/g, "")}`;
+  if (path !== "-" && flags.force !== true && existsSync(path)) throw new IsthmusError("AlreadyExists", `${path} exists already`, { remedy: "Choose another file, or give --force." });
+  const client = await connect(io, flags);
+  const bytes = await client.bytes(apiPath(["backup"]));
+  if (path === "-") {
+    await new Promise<void>((done, failed) => process.stdout.write(bytes, (error) => (error === undefined || error === null ? done() : failed(error))));
+    return 0;
+  }
+  await writeSecret(path, bytes);
+  io.out(`backup of ${bytes.length} bytes written to ${path}\n`);
+  io.err("It holds the keys of the certificate authority: keep it as safe as the controller itself.\n");
+  return 0;
+}
+
+export async function restore(io: Io, file: string, flags: { readonly data: string }): Promise<number> {
+  const bytes = await readFile(file).catch((error: Error) => {
+    throw new IsthmusError("NotFound", `${file} cannot be read: ${error.message}`, { remedy: "Check the path." });
+  });
+  using progress = step(io, `restoring ${file} into ${flags.data}`);
+  const { restoreController } = await import("../../controller/main.ts");
+  await restoreController({ data: flags.data, backup: bytes });
+  progress.done(`restored into ${flags.data}`);
+  io.out(`Start it with: isthmus controller run --data ${flags.data}\nIt waits in Recovery until the agents have reported, or until \`isthmus recovery confirm\`.\n`);
+  return 0;
+}
+
+export async function confirmRecovery(io: Io, flags: GlobalFlags): Promise<number> {
+  const client = await connect(io, flags);
+  await client.call("POST", apiPath(["recovery", "confirm"]), {});
+  io.out("recovery confirmed\n");
+  return 0;
+}
+
+/** Whole or not at all, mode 0600 from the first byte. */
+async function writeSecret(path: string, bytes: Buffer): Promise<void> {
+  const next = `${path}.${process.pid}.new`;
+  try {
+    await writeFile(next, bytes, { mode: 0o600, flag: "wx" });
+    await chmod(next, 0o600);
+    const file = await open(next, "r");
+    await file.sync();
+    await file.close();
+    await rename(next, path);
+  } catch (error) {
+    await rm(next, { force: true });
+    const code = (error as NodeJS.ErrnoException).code;
+    throw new IsthmusError(code === "ENOSPC" ? "DiskFull" : "Invalid", `${path} cannot be written: ${(error as Error).message}`, { remedy: "Check the directory and the free space.", cause: error });
+  }
+}

@@ -1,0 +1,145 @@
+/** `get`. */
+import { IsthmusError } from "../../mesh/errors.ts";
+import type { Kind } from "../../mesh/model/resources.ts";
+import { getObject, listObjects, selectorQuery, watchObjects } from "../api.ts";
+import type { GlobalFlags, Output } from "../cli.ts";
+import type { Client } from "../client.ts";
+import { connect } from "../connect.ts";
+import type { Io } from "../io.ts";
+import { type Target, targetsOf } from "../kinds.ts";
+import { type ColumnContext, columnsOf } from "../render/columns.ts";
+import { type AnyObject, labelsOf, text } from "../render/objects.ts";
+import { asList, nameOf, serialise } from "../render/output.ts";
+import { cellPainter } from "../render/style.ts";
+import { type Column, renderTable } from "../render/table.ts";
+
+export interface GetFlags extends GlobalFlags {
+  readonly output?: Output;
+  readonly selector?: string;
+  readonly watch?: boolean;
+  readonly headers?: boolean;
+  readonly showLabels?: boolean;
+}
+
+interface Found {
+  readonly kind: Kind;
+  readonly objects: readonly AnyObject[];
+  readonly revision: number;
+}
+
+export async function getObjects(io: Io, words: readonly string[], flags: GetFlags): Promise<number> {
+  if (words.length === 1 && /^(events?|ev)$/i.test(words[0] ?? "")) {
+    const { showEvents } = await import("./events.ts");
+    return await showEvents(io, flags);
+  }
+  const targets = targetsOf(words);
+  const selector = selectorQuery(flags.selector);
+  if (selector !== undefined && targets.some((target) => target.name !== undefined)) throw new IsthmusError("BadRequest", "a name and a selector exclude each other", { remedy: "Leave the name or -l out." });
+  const client = await connect(io, flags);
+  const { found, problems } = await fetchAll(client, targets, selector);
+  const single = targets.length === 1 && targets[0]?.name !== undefined;
+  await print(io, client, found, single, words, flags);
+  for (const problem of problems) io.err(`error: ${problem.message}\n`);
+  if (flags.watch === true && problems.length === 0) await follow(io, client, targets, found, selector, flags);
+  return problems[0]?.exit ?? 0;
+}
+
+/** Everything that is there; a name that is missing does not hide the others. */
+async function fetchAll(client: Client, targets: readonly Target[], selector: string | undefined): Promise<{ found: Found[]; problems: IsthmusError[] }> {
+  const problems: IsthmusError[] = [];
+  const found = new Map<Kind, { objects: AnyObject[]; revision: number }>();
+  const add = (kind: Kind, objects: readonly AnyObject[], revision: number): void => {
+    const before = found.get(kind);
+    found.set(kind, { objects: [...(before?.objects ?? []), ...objects], revision: Math.max(before?.revision ?? 0, revision) });
+  };
+  for (const { kind, name } of targets) {
+    if (name === undefined) {
+      const { items, revision } = await listObjects(client, kind, selector);
+      add(kind, items, revision);
+      continue;
+    }
+    try {
+      const object = await getObject(client, kind, name);
+      add(kind, [object], Number(text(object, "metadata", "resourceVersion")) || 0);
+    } catch (error) {
+      if (!(error instanceof IsthmusError) || error.code !== "NotFound" || targets.length === 1) throw error;
+      problems.push(error);
+    }
+  }
+  return { found: [...found].map(([kind, { objects, revision }]) => ({ kind, objects, revision })), problems };
+}
+
+async function print(io: Io, client: Client, found: readonly Found[], single: boolean, words: readonly string[], flags: GetFlags): Promise<void> {
+  const objects = found.flatMap((each) => each.objects);
+  const { output } = flags;
+  if (output === "json" || output === "yaml") {
+    io.out(await serialise(single && objects[0] !== undefined ? objects[0] : asList(objects), output));
+    return;
+  }
+  if (output === "name") {
+    io.out(objects.map((object) => `${nameOf(object)}\n`).join(""));
+    return;
+  }
+  const filled = found.filter((each) => each.objects.length > 0);
+  if (filled.length === 0 && flags.watch !== true) io.err(`No ${words.join(" ")} found.\n`);
+  const context = await columnContext(io, client, filled);
+  const tables = filled.map(({ kind, objects: rows }) => renderTable(columns(kind, { ...context, prefix: filled.length > 1 ? `${kind.toLowerCase()}/` : undefined }, flags), rows, { headers: flags.headers !== false, wide: output === "wide", paint: cellPainter(io) }).text);
+  io.out(tables.join("\n"));
+}
+
+/** Rows as objects change, until the signal. A watch that ends is begun again from where it was. */
+async function follow(io: Io, client: Client, targets: readonly Target[], found: readonly Found[], selector: string | undefined, flags: GetFlags): Promise<void> {
+  const names = new Map<Kind, Set<string> | undefined>();
+  for (const { kind, name } of targets) names.set(kind, name === undefined ? undefined : (names.get(kind) ?? new Set()).add(name));
+  const context = await columnContext(io, client, targets);
+  const many = names.size > 1;
+  const printRow = async (kind: Kind, object: AnyObject): Promise<void> => {
+    const { output } = flags;
+    if (output === "json") return io.out(`${JSON.stringify(object)}\n`);
+    if (output === "yaml") return io.out(`---\n${await serialise(object, "yaml")}`);
+    if (output === "name") return io.out(`${nameOf(object)}\n`);
+    const first = found.find((each) => each.kind === kind);
+    const shown = columns(kind, { ...context, prefix: many ? `${kind.toLowerCase()}/` : undefined }, flags);
+    const widths = renderTable(shown, first?.objects ?? [], { headers: flags.headers !== false, wide: output === "wide" }).widths;
+    io.out(renderTable(shown, [object], { headers: false, wide: output === "wide", widths, paint: cellPainter(io) }).text);
+  };
+  await Promise.all(
+    [...names].map(async ([kind, wanted]) => {
+      let since = found.find((each) => each.kind === kind)?.revision ?? 0;
+      while (!io.signal.aborted) {
+        for await (const event of watchObjects(client, kind, since, selector, io.signal)) {
+          since = event.revision ?? since;
+          if (wanted === undefined || wanted.has(event.object.metadata.name)) await printRow(kind, event.type === "DELETED" && flags.output === undefined ? { ...event.object, metadata: { ...event.object.metadata, name: `${event.object.metadata.name} (deleted)` } } : event.object);
+        }
+        await pause(RECONNECT_MS, io.signal);
+      }
+    }),
+  );
+}
+
+const RECONNECT_MS = 500;
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    if (signal.aborted) return done();
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
+  });
+}
+
+function columns(kind: Kind, context: ColumnContext, flags: GetFlags): readonly Column<AnyObject>[] {
+  const own = columnsOf(kind, context);
+  if (flags.showLabels !== true) return own;
+  return [...own, { header: "LABELS", value: (object) => Object.entries(labelsOf(object)).map(([key, value]) => `${key}=${value}`).join(",") }];
+}
+
+/** A node's location is its site's kind: the sites are asked for where nodes are shown. */
+async function columnContext(io: Io, client: Client, shown: readonly { readonly kind: Kind }[]): Promise<ColumnContext> {
+  const locations = new Map<string, string>();
+  if (shown.some((each) => each.kind === "MeshNode")) {
+    const known = shown.find((each): each is Found => each.kind === "Site" && "objects" in each)?.objects;
+    for (const site of known ?? (await listObjects(client, "Site")).items) locations.set(site.metadata.name, text(site, "spec", "kind"));
+  }
+  return { now: io.now(), locations };
+}
+

@@ -1,0 +1,24 @@
+/** How an error looks on a terminal: what, where, what to do. */
+import type { FieldFault, IsthmusError } from "../mesh/errors.ts";
+
+const LONGEST_VALUE = 120;
+
+export function renderError(error: IsthmusError): string {
+  const lines = [`error: ${error.message}`, ...error.faults.map((fault) => `  ${renderFault(fault)}`)];
+  if (error.remedy !== undefined) lines.push(`try: ${error.remedy}`);
+  return `${lines.join("\n")}\n`;
+}
+
+/** `all.yaml, document 3: spec.gatways: unknown field (it is 5); did you mean "gateways"?` */
+export function renderFault(fault: FieldFault): string {
+  const place = fault.document === undefined ? [] : [fault.file === undefined ? `document ${fault.document + 1}` : `${fault.file}, document ${fault.document + 1}`];
+  const path = fault.path === "" ? [] : [fault.path];
+  const value = fault.value === undefined ? "" : ` (it is ${short(fault.value)})`;
+  const meant = fault.suggestion === undefined || fault.message.includes("did you mean") ? "" : `; did you mean ${JSON.stringify(fault.suggestion)}?`;
+  return [...place, ...path, `${fault.message}${value}${meant}`].join(": ");
+}
+
+function short(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > LONGEST_VALUE ? `${text.slice(0, LONGEST_VALUE - 1)}…` : text;
+}

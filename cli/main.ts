@@ -1,0 +1,72 @@
+#!/usr/bin/env node
+/** Entry of the command line. */
+import { realpathSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { CommanderError } from "commander";
+import type { Delegated } from "./commands/tools.ts";
+import { type Io, processIo } from "./io.ts";
+import { buildProgram } from "./program.ts";
+
+const USAGE = 2;
+
+/** Runs one command line (without node and script) and gives its exit status. Never throws. */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  try {
+    const delegated = await delegate(argv);
+    if (delegated !== undefined) return delegated;
+    let status = 0;
+    const program = buildProgram({ io, finish: (result) => (status = result) });
+    if (argv.length === 0) {
+      program.outputHelp();
+      return 0;
+    }
+    await program.parseAsync([...argv], { from: "user" });
+    return status;
+  } catch (thrown) {
+    return await failure(thrown, io);
+  }
+}
+
+/** `lab`, `bench` and `sim` have command lines of their own, with options that look like ours. */
+async function delegate(argv: readonly string[]): Promise<number | undefined> {
+  const [first, ...rest] = argv;
+  switch (first as Delegated | undefined) {
+    case "lab":
+      return (await importPart<{ labCommand: (argv: string[]) => Promise<number> }>("lab/main.ts")).labCommand(rest);
+    case "bench":
+      return (await importPart<{ benchCommand: (argv: string[]) => Promise<number> }>("bench/main.ts")).benchCommand(rest);
+    case "sim":
+      return (await importPart<{ simCommand: (argv: string[]) => Promise<number> }>("test/sim/main.ts")).simCommand(rest);
+    case "test": {
+      const { IsthmusError } = await import("../mesh/errors.ts");
+      throw new IsthmusError("BadRequest", "`test` is run by the launcher of a source tree", { remedy: "Run ./isthmus test in the source tree." });
+    }
+    case undefined:
+      return undefined;
+  }
+  return undefined;
+}
+
+/** A part of the source tree that an installation may lack. */
+async function importPart<T>(path: string): Promise<T> {
+  return (await import(new URL(`../${path}`, import.meta.url).href)) as T;
+}
+
+async function failure(thrown: unknown, io: Io): Promise<number> {
+  if (thrown instanceof CommanderError) {
+    const shown = ["commander.helpDisplayed", "commander.version"].includes(thrown.code);
+    return shown || thrown.exitCode === 0 ? 0 : USAGE;
+  }
+  if ((thrown as NodeJS.ErrnoException | undefined)?.code === "EPIPE") return 0;
+  const [{ asIsthmusError }, { renderError }] = await Promise.all([import("../mesh/errors.ts"), import("./errors.ts")]);
+  const error = asIsthmusError(thrown);
+  io.err(renderError(error));
+  if (io.env["ISTHMUS_DEBUG"] === "1") io.err(`${thrown instanceof Error ? thrown.stack : String(thrown)}\n`);
+  return error.exit;
+}
+
+if (process.argv[1] !== undefined && fileURLToPath(import.meta.url) === realpathSync(process.argv[1])) {
+  // A reader that goes away early (`isthmus get nodes | head -1`) is no error.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+  process.exitCode = await run(process.argv.slice(2), processIo());
+}
