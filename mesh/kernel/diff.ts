@@ -50,20 +50,21 @@ function brokenLinks(desired: KernelState, observed: KernelState): Operation[] {
 }
 
 function linkOperations(desired: KernelState, observed: KernelState): { add: Operation[]; remove: Operation[] } {
-  const add: Operation[] = [];
+  const links: Operation[] = [];
+  const peers: Operation[] = [];
   const remove: Operation[] = [];
-  if (desired.wireguard === observed.wireguard) return { add, remove };
+  if (desired.wireguard === observed.wireguard) return { add: [], remove };
   for (const link of desired.wireguard.values()) {
     const now = observed.wireguard.get(link.name);
-    if (now === undefined) add.push({ op: "link.add", link });
-    else if (!sameLink(link, now)) add.push({ op: "link.set", link, before: now });
+    if (now === undefined) links.push({ op: "link.add", link });
+    else if (!sameLink(link, now)) links.push({ op: "link.set", link, before: now });
     const before = now?.peers ?? new Map<never, never>();
     // A prefix that moves between peers is written last where it ends up: whole lists are complete by then.
-    for (const peer of link.peers.values()) add.push(...peerOperations(link.name, peer, before.get(peer.publicKey)));
+    for (const peer of link.peers.values()) peers.push(...peerOperations(link.name, peer, before.get(peer.publicKey)));
     for (const publicKey of before.keys()) if (!link.peers.has(publicKey)) remove.push({ op: "peer.remove", link: link.name, publicKey });
   }
   for (const name of observed.wireguard.keys()) if (!desired.wireguard.has(name)) remove.push({ op: "link.remove", name });
-  return { add, remove };
+  return { add: [...links, ...peers], remove };
 }
 
 function sameLink(a: WgInterface, b: WgInterface): boolean {
@@ -96,7 +97,7 @@ function nexthopOperations(desired: KernelState, observed: KernelState): { add: 
 }
 
 function sameNexthop(a: Nexthop, b: Nexthop): boolean {
-  return a.dev === b.dev && a.family === b.family && (a.group ?? []).join() === (b.group ?? []).join();
+  return a.dev === b.dev && (a.group ?? []).join() === (b.group ?? []).join();
 }
 
 /** A wide route never stands without the protection of its `throw` routes, nor traffic without either route or fallback. */

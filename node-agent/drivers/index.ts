@@ -1,14 +1,31 @@
 /** The kernel as the agent sees it: observe, apply, watch. Only these drivers touch it. */
-import type { Operation } from "../../mesh/kernel/operations.ts";
-import type { HostFacts, KernelState } from "../../mesh/kernel/types.ts";
-import type { Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
 import type { ErrorCode } from "../../mesh/errors.ts";
+import { describeOperation, diffKernel } from "../../mesh/kernel/diff.ts";
+import { EMPTY_KERNEL, type Operation } from "../../mesh/kernel/operations.ts";
+import type { HostFacts, KernelState, WgPeer } from "../../mesh/kernel/types.ts";
+import type { Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
+import { observeAddresses } from "./addresses.ts";
+import { applyOperations, type ApplyContext } from "./apply.ts";
+import { must } from "./exec.ts";
+import { configureHost, forwardingBlockers, undoHostConfig } from "./host-config.ts";
+import { observeHost } from "./host-facts.ts";
+import { observeHosts } from "./hosts.ts";
+import { watchKernel } from "./monitor.ts";
+import { observeNexthops } from "./nexthops.ts";
+import { observeNft } from "./nft.ts";
+import { openRecords } from "./records.ts";
+import { observeRoutes } from "./routes.ts";
+import { observeRules } from "./rules.ts";
+import { observeSysctls } from "./sysctl.ts";
+import { kernelHasWireguard, observeWireguard, parseDump } from "./wireguard.ts";
 
 export interface KernelOptions {
   readonly dataDir: string;
   readonly runDir: string;
   /** File with the WireGuard private key in base64, mode 0600. */
   readonly privateKeyFile: string;
+  /** /etc/hosts when absent. */
+  readonly hostsFile?: string;
   readonly log?: (message: string) => void;
 }
 
@@ -44,4 +61,72 @@ export interface Kernel {
   cleanup(): Promise<string[]>;
 }
 
-export declare function createKernel(options: KernelOptions): Kernel;
+/** Opens the drivers; touches nothing yet. Calls never overlap in the kernel: they wait for each other. */
+export function createKernel(options: KernelOptions): Kernel {
+  const records = openRecords(options.dataDir);
+  const hostsFile = options.hostsFile ?? "/etc/hosts";
+  const log = options.log ?? (() => undefined);
+  const inTurn = queue();
+  let probed: Promise<boolean> | undefined;
+  const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
+  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
+  const observe = async (): Promise<KernelState> => {
+    const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
+      observeWireguard(),
+      observeAddresses(),
+      observeNexthops(),
+      observeRoutes(),
+      observeRules(),
+      observeNft(records),
+    ]);
+    return { wireguard, addresses, nexthops, routes, rules, nft, sysctls: observeSysctls(records), hosts: observeHosts(hostsFile) };
+  };
+  return {
+    observe: () => inTurn(observe),
+    apply: (ops, signal) =>
+      inTurn(async () => {
+        const errors = await applyOperations(ops, context, signal);
+        return ops.map((op, i): ApplyResult => {
+          const error = errors[i];
+          return error === undefined ? { op, ok: true } : { op, ok: false, error: error.message, code: error.code };
+        });
+      }),
+    watch: (onWake, signal) => watchKernel(onWake, signal, log),
+    hostFacts: async () => observeHost((await inTurn(kernelWireguard)) ? "kernel" : "userspace"),
+    wireguardStatus: async () => {
+      const dump = parseDump(await must("wg", ["show", "all", "dump"]));
+      return new Map([...dump].map(([name, { peers }]) => [name, new Map([...peers].map(([key, peer]) => [key, statusOf(peer)]))]));
+    },
+    configureHost: (udpPorts) => inTurn(() => configureHost(records, udpPorts)),
+    forwardingBlockers,
+    cleanup: () => inTurn(() => cleanup(observe, context)),
+  };
+}
+
+/** The difference to nothing is what is ours; host files follow. */
+async function cleanup(observe: () => Promise<KernelState>, context: ApplyContext): Promise<string[]> {
+  const operations = diffKernel(EMPTY_KERNEL, await observe());
+  const errors = await applyOperations(operations, context, undefined);
+  // An interface takes its sysctls with it: nothing is left to restore there.
+  context.records.update((all) => (Object.keys(all.sysctls).length === 0 && all.nft === undefined ? all : { files: all.files, undo: all.undo, sysctls: {} }));
+  const rows = operations.flatMap((operation, i) => {
+    const failed = errors[i] === undefined ? "" : `: ${errors[i].message}`;
+    return describeOperation(operation).map(({ area, action, what }) => `${failed === "" ? action : `could not ${action}`} ${area} ${what}${failed}`);
+  });
+  return [...rows, ...(await undoHostConfig(context.records))];
+}
+
+function statusOf(peer: WgPeer): PeerStatus {
+  const { endpoint, latestHandshake = 0, rxBytes = 0, txBytes = 0 } = peer;
+  return { latestHandshake, rxBytes, txBytes, ...(endpoint === undefined ? {} : { endpoint }) };
+}
+
+/** One after the other; a failure is the caller's own and does not stop the next. */
+function queue(): <T>(work: () => Promise<T>) => Promise<T> {
+  let tail: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const next = tail.then(work, work);
+    tail = next.catch(() => undefined);
+    return next;
+  };
+}

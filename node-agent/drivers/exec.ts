@@ -1,0 +1,97 @@
+/** Runs the host's tools. The only place that starts processes. */
+import { execa } from "execa";
+import { IsthmusError } from "../../mesh/errors.ts";
+
+/** Debian packages of the tools that we call. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  ip: "iproute2",
+  wg: "wireguard-tools",
+  "wireguard-go": "wireguard-go",
+  nft: "nftables",
+  systemctl: "systemd",
+  "systemd-run": "systemd",
+  iptables: "iptables",
+};
+
+export interface RunOptions {
+  readonly input?: string;
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface Ran {
+  readonly ok: boolean;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const ENVIRONMENT = { LC_ALL: "C" };
+
+/**
+ * Runs a tool to its end. A bad exit status is an answer (`ok: false`), not an exception.
+ * @throws {IsthmusError} ToolMissing, NotRoot (the tool may not be run), Timeout, or Internal when aborted
+ */
+export async function run(tool: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  const result = await execa(tool, args, {
+    ...(options.input === undefined ? { stdin: "ignore" as const } : { input: options.input }),
+    timeout: options.timeoutMs ?? 15_000,
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+    reject: false,
+    stripFinalNewline: false,
+    env: ENVIRONMENT,
+  });
+  if (result.code === "ENOENT") throw missing(tool);
+  if (result.code === "EACCES" || result.code === "EPERM") throw new IsthmusError("NotRoot", `${tool} may not be run by this user`, { remedy: "run isthmus as root" });
+  if (result.timedOut) throw new IsthmusError("Timeout", `${tool} did not end within ${options.timeoutMs ?? 15_000} ms`);
+  if (result.isCanceled) throw new IsthmusError("Internal", `${tool} was given up because the agent is stopping`);
+  return { ok: result.exitCode === 0, stdout: result.stdout, stderr: result.stderr };
+}
+
+/** Runs a tool that must succeed. @throws {IsthmusError} also KernelRefused or NotRoot, with what the tool said */
+export async function must(tool: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
+  const { ok, stdout, stderr } = await run(tool, args, options);
+  if (!ok) throw refused(`${tool} ${args.slice(0, 3).join(" ")}`, stderr);
+  return stdout;
+}
+
+/** The error for what a tool said on stderr. */
+export function refused(what: string, said: string): IsthmusError {
+  const text = said.trim().split("\n").slice(0, 3).join("; ");
+  if (/not permitted|permission denied|must be root/i.test(text)) return new IsthmusError("NotRoot", `${what}: ${text}`, { remedy: "run isthmus as root (CAP_NET_ADMIN)" });
+  if (/address already in use/i.test(text)) return new IsthmusError("PortTaken", `${what}: ${text}`, { remedy: "stop what listens on that UDP port, or choose other ports in the MeshNetwork" });
+  if (/no space left/i.test(text)) return new IsthmusError("DiskFull", `${what}: ${text}`, { remedy: "free some disk space" });
+  return new IsthmusError("KernelRefused", `${what}: ${text}`);
+}
+
+/** Calls back with what a long-running tool prints, until it ends or the signal fires. */
+export async function follow(tool: string, args: readonly string[], onData: (text: string) => void, signal: AbortSignal): Promise<void> {
+  const child = execa(tool, args, { stdin: "ignore", stderr: "ignore", buffer: false, reject: false, cancelSignal: signal, env: ENVIRONMENT });
+  child.stdout.setEncoding("utf8").on("data", onData);
+  const result = await child;
+  if (result.code === "ENOENT") throw missing(tool);
+}
+
+/**
+ * Starts a process that outlives us: a session of its own, and files instead of pipes to us (a pipe would kill it at its
+ * first word after our death). Returns its process id.
+ */
+export async function startDetached(tool: string, args: readonly string[], logFile: string): Promise<number> {
+  // The shell opens the log and becomes the tool; execa can give a child only its own pipes.
+  const script = 'log=$1; shift; command -v "$1" >/dev/null || exit 127; exec "$@" >>"$log" 2>&1';
+  const child = execa("sh", ["-c", script, "sh", logFile, tool, ...args], {
+    detached: true,
+    cleanup: false,
+    stdio: "ignore",
+    reject: false,
+    env: { ...ENVIRONMENT, LOG_LEVEL: "error" },
+  });
+  child.nodeChildProcess.unref();
+  child.catch(() => undefined);
+  if (child.pid === undefined) throw missing("sh");
+  return child.pid;
+}
+
+export function missing(tool: string): IsthmusError {
+  const name = PACKAGES[tool] ?? tool;
+  return new IsthmusError("ToolMissing", `${tool} is not installed`, { remedy: `install the Debian package ${name} (apt install ${name})` });
+}

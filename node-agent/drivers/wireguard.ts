@@ -1,0 +1,125 @@
+/** WireGuard interfaces and peers, in the kernel or in wireguard-go, told apart by the socket that the latter has. */
+import { IsthmusError } from "../../mesh/errors.ts";
+import type { Operation } from "../../mesh/kernel/operations.ts";
+import type { WgInterface, WgPeer } from "../../mesh/kernel/types.ts";
+import type { Cidr, Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
+import { must, run } from "./exec.ts";
+import { ipJson } from "./ip.ts";
+import { configureUserspace, isUserspace, killWireguardGo, startWireguardGo } from "./wireguard-go.ts";
+
+export type LinkOperation = Extract<Operation, { op: "link.add" | "link.set" }>;
+export type PeerOperation = Extract<Operation, { op: "peer.add" | "peer.set" | "peer.remove" | "peer.reset" }>;
+
+/** A stable answer of this host: whether its kernel makes WireGuard devices. */
+export async function kernelHasWireguard(): Promise<boolean> {
+  const name = "ismprobe";
+  const made = await run("ip", ["link", "add", name, "type", "wireguard"]);
+  if (made.ok || /File exists/i.test(made.stderr)) await run("ip", ["link", "del", name]);
+  return made.ok || /File exists/i.test(made.stderr);
+}
+
+interface LinkRow {
+  readonly ifname: string;
+  readonly flags: readonly string[];
+  readonly mtu: number;
+}
+
+/** All devices named ism*. One that does not speak WireGuard is `broken`. */
+export async function observeWireguard(): Promise<Map<string, WgInterface>> {
+  const [rows, dump] = await Promise.all([ipJson<LinkRow>(["link", "show"]), must("wg", ["show", "all", "dump"])]);
+  const speaking = parseDump(dump);
+  const ours = rows.filter(({ ifname }) => /^ism(0|gw0|g\d+)$/.test(ifname)).sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
+  const interfaces = ours.map(({ ifname, flags, mtu }): WgInterface => {
+    const state = { name: ifname, mtu, up: flags.includes("UP") };
+    const wg = speaking.get(ifname);
+    return wg === undefined ? { ...state, listenPort: 0, fwmark: 0, publicKey: "" as WgPublicKey, peers: new Map(), broken: true } : { ...state, ...wg };
+  });
+  return new Map(interfaces.map((one) => [one.name, one]));
+}
+
+type Speaking = Pick<WgInterface, "listenPort" | "fwmark" | "publicKey" | "peers">;
+
+/** `wg show all dump` (wg(8)): an interface line has 5 fields, a peer line 9. */
+export function parseDump(dump: string): Map<string, Speaking> {
+  const found = new Map<string, Speaking & { peers: Map<WgPublicKey, WgPeer> }>();
+  for (const line of dump.split("\n")) {
+    const fields = line.split("\t");
+    const [name = "", , second = "", third = "", fourth = ""] = fields;
+    if (fields.length === 5) {
+      found.set(name, { publicKey: (second === "(none)" ? "" : second) as WgPublicKey, listenPort: Number(third), fwmark: fourth === "off" ? 0 : Number(fourth), peers: new Map() });
+    } else if (fields.length === 9) {
+      const [, key = "", , endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
+      const allowedIps = allowed === "(none)" ? [] : (allowed.split(",").sort() as Cidr[]);
+      found.get(name)?.peers.set(key as WgPublicKey, {
+        publicKey: key as WgPublicKey,
+        allowedIps,
+        keepalive: keepalive === "off" ? 0 : Number(keepalive),
+        latestHandshake: Number(handshake),
+        rxBytes: Number(rx),
+        txBytes: Number(tx),
+        ...(endpoint === "(none)" ? {} : { endpoint: endpoint as Endpoint }),
+      });
+    }
+  }
+  return found;
+}
+
+/** Makes the device if it is missing, and gives it key, port, mark and MTU. Up comes first, so that a taken port is an error here. */
+export async function applyLink(operation: LinkOperation, options: { readonly privateKeyFile: string; readonly runDir: string; readonly kernel: boolean }): Promise<void> {
+  const { link } = operation;
+  if (operation.op === "link.add") {
+    const exists = await run("ip", ["link", "show", "dev", link.name]);
+    if (!exists.ok && options.kernel) await must("ip", ["link", "add", link.name, "type", "wireguard"]);
+    else if (!exists.ok) await startWireguardGo(link.name, options.runDir);
+  }
+  await must("ip", ["link", "set", "dev", link.name, "mtu", String(link.mtu), "up"]);
+  await must("wg", ["set", link.name, "private-key", options.privateKeyFile, "listen-port", String(link.listenPort), "fwmark", `0x${link.fwmark.toString(16)}`]);
+}
+
+export async function removeLink(name: string, runDir: string): Promise<void> {
+  const { ok, stderr } = await run("ip", ["link", "del", "dev", name]);
+  killWireguardGo(name, runDir);
+  if (!ok && !/Cannot find device|does not exist/i.test(stderr)) throw new IsthmusError("KernelRefused", `ip link del ${name}: ${stderr.trim()}`);
+}
+
+/** Writes only the peers given; others keep their sessions. */
+export async function applyPeers(name: string, operations: readonly PeerOperation[]): Promise<void> {
+  if (isUserspace(name)) return configureUserspace(name, operations.map(userspacePeer).join("\n"));
+  // `wg set` takes many peers at once; an argument list is bounded, so they go in portions.
+  for (let i = 0; i < operations.length; i += 50) {
+    await must("wg", ["set", name, ...operations.slice(i, i + 50).flatMap(kernelPeer)]);
+  }
+}
+
+/** The UAPI appends to the allowed IPs of a peer unless told to replace them; `wg` always rewrites them (DATAPLANE §5). */
+function userspacePeer(operation: PeerOperation): string {
+  if (operation.op === "peer.remove") return `public_key=${hexKey(operation.publicKey)}\nremove=true`;
+  const { peer } = operation;
+  const key = `public_key=${hexKey(peer.publicKey)}`;
+  const lines = [key];
+  if (operation.op === "peer.reset") lines.push("remove=true", key);
+  const endpoint = operation.op === "peer.set" ? operation.endpoint : peer.endpoint;
+  if (operation.op === "peer.set") lines.push("update_only=true");
+  if (endpoint !== undefined) lines.push(`endpoint=${endpoint}`);
+  lines.push(`persistent_keepalive_interval=${peer.keepalive}`);
+  const whole = operation.op !== "peer.set" || operation.remove.length > 0;
+  if (whole) lines.push("replace_allowed_ips=true");
+  for (const cidr of whole ? peer.allowedIps : operation.add) lines.push(`allowed_ip=${cidr}`);
+  return lines.join("\n");
+}
+
+function kernelPeer(operation: PeerOperation): string[] {
+  if (operation.op === "peer.remove") return ["peer", operation.publicKey, "remove"];
+  const { peer } = operation;
+  const words = operation.op === "peer.reset" ? ["peer", peer.publicKey, "remove"] : [];
+  words.push("peer", peer.publicKey, "persistent-keepalive", String(peer.keepalive));
+  const endpoint = operation.op === "peer.set" ? operation.endpoint : peer.endpoint;
+  if (endpoint !== undefined) words.push("endpoint", endpoint);
+  const changed = operation.op !== "peer.set" || operation.add.length > 0 || operation.remove.length > 0;
+  if (changed) words.push("allowed-ips", peer.allowedIps.join(","));
+  return words;
+}
+
+function hexKey(key: WgPublicKey): string {
+  return Buffer.from(key, "base64").toString("hex");
+}
