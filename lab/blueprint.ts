@@ -12,11 +12,21 @@ export function bridgeName(topology: Topology, segment: string): string {
   return `br${topology.segments.indexOf(segment)}-${segment}`.slice(0, 15);
 }
 
-/** `ip -batch` lines, run outside of any namespace: one veth pair per interface of the host. */
+/**
+ * `ip -batch` lines, run outside of any namespace: one veth pair per interface of the host. Hardware addresses are fixed,
+ * because a machine comes back from a reboot with its old ones, and its neighbours count on that.
+ */
 export function linkLines(lab: string, topology: Topology, host: Host): string[] {
-  return host.nics.map(
-    (nic) => `link add name ${worldInterface(topology, host, nic)} netns ${netnsName(lab, WORLD)} type veth peer name ${nic.name} netns ${netnsName(lab, host.name)}`,
-  );
+  const number = topology.hosts.indexOf(host);
+  return host.nics.map((nic, index) => {
+    const far = `name ${worldInterface(topology, host, nic)} address ${hardwareAddress(0xa0 + index, number)} netns ${netnsName(lab, WORLD)}`;
+    return `link add ${far} type veth peer name ${nic.name} address ${hardwareAddress(index, number)} netns ${netnsName(lab, host.name)}`;
+  });
+}
+
+/** Locally administered, unicast (the second bit of the first octet). */
+function hardwareAddress(port: number, host: number): string {
+  return [0x02, 0x15, 0x7a, port, host >> 8, host & 255].map((octet) => octet.toString(16).padStart(2, "0")).join(":");
 }
 
 /** `ip -batch` lines, run in the world: the far end of the host's interfaces. */
@@ -109,7 +119,11 @@ const HOST_SYSCTLS = {
   "net/ipv4/conf/default/rp_filter": "2",
 };
 
-function script(parts: { readonly sysctls: Readonly<Record<string, string>>; readonly ip: readonly string[]; readonly nft: readonly string[] }): string {
+function script(parts: {
+  readonly sysctls: Readonly<Record<string, string>>;
+  readonly ip: readonly string[];
+  readonly nft: readonly string[];
+}): string {
   const here = (command: string, lines: readonly string[]): string[] => (lines.length === 0 ? [] : [`${command} <<'END'`, ...lines, "END"]);
   return [
     "set -eu",
@@ -146,7 +160,9 @@ export interface Blocks {
 
 /** What all faults together block: the level, not the edge, so that healing one fault leaves the others. */
 export function blocks(topology: Topology, faults: readonly Fault[]): Blocks {
-  const pairs = new Map<string, Set<string>>([WORLD, ...topology.hosts.filter((host) => host.role === "router").map((host) => host.name)].map((name) => [name, new Set()]));
+  const pairs = new Map<string, Set<string>>(
+    [WORLD, ...topology.hosts.filter((host) => host.role === "router").map((host) => host.name)].map((name) => [name, new Set()]),
+  );
   const down = new Set<string>();
   const host = (name: string): Host | undefined => topology.hosts.find((candidate) => candidate.name === name);
   const block = (at: string, one: string, other: string): void => {

@@ -51,13 +51,19 @@ export async function removeLab(lab: string): Promise<boolean> {
   const hosts = new Set([...(state?.topology.hosts.map((host) => host.name) ?? []), ...(await hostsOnDisk(run)), ...(await strayHosts(lab))]);
   await each([...hosts], 8, (host) => killAll(lab, host));
   const world = netnsName(lab, WORLD);
-  const namespaces = (await netnsNames()).filter((name) => name === world || hosts.has(name.slice(`isthmus-${lab}-`.length)) && name.startsWith(`isthmus-${lab}-`));
+  const namespaces = (await netnsNames()).filter(
+    (name) => name === world || (hosts.has(name.slice(`isthmus-${lab}-`.length)) && name.startsWith(`isthmus-${lab}-`)),
+  );
   // Deleting one end of a pair deletes the other at once; deleting a namespace alone does it some time later.
   if (namespaces.includes(world) && state !== undefined) {
     const links = state.topology.hosts.flatMap((host) => host.nics.map((nic) => `link del ${worldInterface(state.topology, host, nic)}`));
     await ipBatch(links, world, { force: true });
   }
-  await ipBatch(namespaces.map((name) => `netns del ${name}`), undefined, { force: true });
+  await ipBatch(
+    namespaces.map((name) => `netns del ${name}`),
+    undefined,
+    { force: true },
+  );
   const existed = state !== undefined || namespaces.length > 0;
   await rm(data, { recursive: true, force: true });
   await rm(run, { recursive: true, force: true });
@@ -75,7 +81,9 @@ async function hostsOnDisk(run: string): Promise<string[]> {
 async function strayHosts(lab: string): Promise<string[]> {
   const prefix = `isthmus-${lab}-`;
   const others = (await labNames()).filter((name) => name !== lab && name.startsWith(`${lab}-`)).map((name) => `isthmus-${name}-`);
-  return (await netnsNames()).filter((name) => name.startsWith(prefix) && !others.some((other) => name.startsWith(other))).map((name) => name.slice(prefix.length));
+  return (await netnsNames())
+    .filter((name) => name.startsWith(prefix) && !others.some((other) => name.startsWith(other)))
+    .map((name) => name.slice(prefix.length));
 }
 
 export async function netnsNames(): Promise<string[]> {

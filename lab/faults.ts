@@ -14,7 +14,8 @@ export type FaultKind = (typeof FAULT_KINDS)[number];
 /** From `fail KIND NAME…` to faults. @throws IsthmusError when the names do not fit the kind. */
 export function parseFaults(topology: Topology, kind: FaultKind, names: readonly string[]): Fault[] {
   const hosts = (what: string): Host[] => {
-    if (names.length === 0) throw new IsthmusError("BadRequest", `fail ${kind} needs ${what}`, { remedy: `For example: isthmus lab fail ${kind} do1.` });
+    if (names.length === 0)
+      throw new IsthmusError("BadRequest", `fail ${kind} needs ${what}`, { remedy: `For example: isthmus lab fail ${kind} do1.` });
     return names.map((name) => hostNamed(topology, name));
   };
   switch (kind) {
@@ -123,7 +124,10 @@ async function applyBlocks(state: LabState, now: readonly Fault[], before: reado
     const changed = pairs.join() !== (had.pairs.get(at) ?? []).join();
     if (!changed && pairs.length === 0) continue;
     const tables = at === WORLD ? ["inet lab", "bridge lab"] : ["inet lab"];
-    const lines = tables.flatMap((table) => [`flush set ${table} pairs`, ...(pairs.length === 0 ? [] : [`add element ${table} pairs { ${pairs.join(", ")} }`])]);
+    const lines = tables.flatMap((table) => [
+      `flush set ${table} pairs`,
+      ...(pairs.length === 0 ? [] : [`add element ${table} pairs { ${pairs.join(", ")} }`]),
+    ]);
     await run(["nsenter", `--net=/run/netns/${netnsName(lab, at)}`, "nft", "-f", "-"], { input: `${lines.join("\n")}\n` });
   }
 }
@@ -136,13 +140,18 @@ async function killWireGuard(state: LabState, host: string, ifname: string): Pro
   for (const one of mine) kill(one);
   if (mine.length > 0) return;
   const deleted = await run(["ip", "-n", netnsName(state.name, host), "link", "del", ifname], { mayFail: true });
-  if (deleted.code !== 0) throw new IsthmusError("NotFound", `${host} has no WireGuard interface ${ifname}`, { remedy: `See them: isthmus lab exec ${host} -- wg show interfaces.` });
+  if (deleted.code !== 0)
+    throw new IsthmusError("NotFound", `${host} has no WireGuard interface ${ifname}`, {
+      remedy: `See them: isthmus lab exec ${host} -- wg show interfaces.`,
+    });
 }
 
 /** `heal`'s words: nothing is everything; a kind, a host or a site's name picks the faults that carry it. */
 export function matchesWords(topology: Topology, words: readonly string[]): (fault: Fault) => boolean {
   const kinds = words.filter((word) => (FAULT_KINDS as readonly string[]).includes(word));
-  const names = words.filter((word) => !kinds.includes(word)).map((word) => topology.sites.find((site) => site.name === word && !topology.hosts.some((h) => h.name === word))?.router ?? word);
+  const names = words
+    .filter((word) => !kinds.includes(word))
+    .map((word) => topology.sites.find((site) => site.name === word && !topology.hosts.some((h) => h.name === word))?.router ?? word);
   for (const name of names) hostNamed(topology, name);
   return (fault) => {
     const of = fault.kind === "link" ? [fault.a, fault.b] : [fault.host];
@@ -159,4 +168,3 @@ export function describeFault(fault: Fault): string {
 export async function serviceRuns(lab: string, host: string): Promise<boolean> {
   return (await serviceProcesses(lab, host)).length > 0;
 }
-

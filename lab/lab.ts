@@ -91,10 +91,17 @@ export function labOf(state: LabState): Lab {
     // The deadline is kept inside: a signal to nsenter would not reach the command behind the pid namespace.
     const seconds = String((options.timeoutMs ?? 30_000) / 1000);
     const [file, args] = await enter(name, host, ["timeout", "--signal=KILL", seconds, ...argv]);
-    const result = await execa(file, args, { reject: false, stripFinalNewline: false, ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }) });
-    const done = { stdout: String(result.stdout ?? ""), stderr: String(result.stderr ?? ""), code: result.exitCode ?? 137 };
+    const result = await execa(file, args, {
+      reject: false,
+      stripFinalNewline: false,
+      ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }),
+    });
+    const done = { stdout: result.stdout, stderr: result.stderr, code: result.exitCode ?? 137 };
     if (done.code !== 0 && options.mayFail !== true) {
-      throw new IsthmusError("Internal", `${host}: ${argv.slice(0, 6).join(" ")}: exit status ${done.code}: ${done.stderr.trim() || done.stdout.trim()}`);
+      throw new IsthmusError(
+        "Internal",
+        `${host}: ${argv.slice(0, 6).join(" ")}: exit status ${done.code}: ${done.stderr.trim() || done.stdout.trim()}`,
+      );
     }
     return done;
   };
@@ -108,7 +115,8 @@ export function labOf(state: LabState): Lab {
   const startGapStream: Lab["startGapStream"] = async (options) => {
     hostNamed(topology, options.from);
     const target = topology.hosts.find((host) => host.name === options.to);
-    const overlay = target?.role === "node" && options.underlay !== true && target.name !== options.from ? await overlayAddress(target.name) : undefined;
+    const overlay =
+      target?.role === "node" && options.underlay !== true && target.name !== options.from ? await overlayAddress(target.name) : undefined;
     const address = overlay ?? (target === undefined ? options.to : nearestAddress(topology, options.from, target));
     const internet = topology.hosts.some((host) => host.role === "internet" && host.nics.some((nic) => nic.address === address));
     const stream = await startStream({
@@ -174,7 +182,8 @@ function nearestAddress(topology: Topology, from: string, target: Host): string 
 export function findOverlayAddress(hosts: string, node: string): string | undefined {
   for (const line of hosts.split("\n")) {
     const [address, ...names] = line.replace(/#.*/, "").trim().split(/\s+/);
-    if (address !== undefined && !address.includes(":") && !address.startsWith("127.") && names.some((name) => name.startsWith(`${node}.`))) return address;
+    if (address !== undefined && !address.includes(":") && !address.startsWith("127.") && names.some((name) => name.startsWith(`${node}.`)))
+      return address;
   }
   return undefined;
 }

@@ -37,7 +37,10 @@ export async function installService(lab: string, host: string, script: string):
 export async function plugIn(lab: string, topology: Topology, hosts: readonly Host[]): Promise<void> {
   await ipBatch(hosts.map((host) => `netns add ${netnsName(lab, host.name)}`));
   await ipBatch(hosts.flatMap((host) => linkLines(lab, topology, host)));
-  await ipBatch(hosts.flatMap((host) => worldLines(topology, host)), netnsName(lab, WORLD));
+  await ipBatch(
+    hosts.flatMap((host) => worldLines(topology, host)),
+    netnsName(lab, WORLD),
+  );
 }
 
 /** Boots a host whose cables are plugged in: empty /run, a new boot id, addresses, then its first process and service. */
@@ -53,7 +56,20 @@ export async function boot(lab: string, host: Host): Promise<void> {
   await run(["mkfifo", `${paths.run}/lab/wake`]);
   const log = await open(`${paths.control}/init.log`, "w");
   const ways = ["--mount", "--uts", "--ipc", "--pid", "--fork"];
-  const argv = [`--net=${NETNS_DIR}/${netns}`, "unshare", ...ways, "sh", INIT, host.name, paths.control, paths.run, paths.lib, paths.log, paths.etc, REPOSITORY];
+  const argv = [
+    `--net=${NETNS_DIR}/${netns}`,
+    "unshare",
+    ...ways,
+    "sh",
+    INIT,
+    host.name,
+    paths.control,
+    paths.run,
+    paths.lib,
+    paths.log,
+    paths.etc,
+    REPOSITORY,
+  ];
   spawn("nsenter", argv, { detached: true, cwd: "/", stdio: ["ignore", log.fd, log.fd] }).unref();
   await log.close();
   try {
@@ -68,9 +84,17 @@ export async function boot(lab: string, host: Host): Promise<void> {
 export async function powerOff(lab: string, topology: Topology, host: Host): Promise<void> {
   const world = netnsName(lab, WORLD);
   const ends = host.nics.map((nic) => worldInterface(topology, host, nic));
-  await ipBatch(ends.map((end) => `link set ${end} down`), world, { force: true });
+  await ipBatch(
+    ends.map((end) => `link set ${end} down`),
+    world,
+    { force: true },
+  );
   await killAll(lab, host.name);
-  await ipBatch(ends.map((end) => `link del ${end}`), world, { force: true });
+  await ipBatch(
+    ends.map((end) => `link del ${end}`),
+    world,
+    { force: true },
+  );
   await ipBatch([`netns del ${netnsName(lab, host.name)}`], undefined, { force: true });
 }
 

@@ -39,7 +39,10 @@ export async function labCommand(argv: string[]): Promise<number> {
 
 /** The commands; also read by the generator of the CLI reference. */
 export function labProgram(exit: (code: number) => void): Command {
-  const lab = new Command("isthmus lab").description("A multi-site network on this machine, in network namespaces").exitOverride().showSuggestionAfterError();
+  const lab = new Command("isthmus lab")
+    .description("A multi-site network on this machine, in network namespaces")
+    .exitOverride()
+    .showSuggestionAfterError();
   // Otherwise `lab exec HOST CMD --flag` would take CMD's flags for its own.
   lab.enablePositionalOptions();
   const named = (command: Command): Command => command.option("--name <lab>", "which lab (default: demo, or the only one)");
@@ -55,7 +58,12 @@ export function labProgram(exit: (code: number) => void): Command {
     .action(up);
 
   named(lab.command("down").description("Remove the lab: processes, namespaces, files")).action(async (options: { name?: string }) => {
-    const name = options.name ?? (await pickLab(undefined).then((state) => state.name, () => DEFAULT_LAB));
+    const name =
+      options.name ??
+      (await pickLab(undefined).then(
+        (state) => state.name,
+        () => DEFAULT_LAB,
+      ));
     process.stdout.write((await labDown(name)) ? `lab ${name} removed\n` : `there is no lab ${name}\n`);
   });
 
@@ -88,7 +96,9 @@ export function labProgram(exit: (code: number) => void): Command {
     .passThroughOptions()
     .action(async (host: string, argv: string[], options: { name?: string }) => {
       const state = await pickLab(options.name);
-      const [file, args] = await enter(state.name, hostNamed(state.topology, host).name, argv);
+      // Commander leaves the "--" in when options are passed through.
+      const command = argv[0] === "--" ? argv.slice(1) : argv;
+      const [file, args] = await enter(state.name, hostNamed(state.topology, host).name, command);
       const result = await execa(file, args, { stdio: "inherit", reject: false });
       exit(result.exitCode ?? 137);
     });
@@ -98,7 +108,10 @@ export function labProgram(exit: (code: number) => void): Command {
     .option("-f, --follow", "go on printing")
     .action(async (host: string, options: { name?: string; follow?: boolean }) => {
       const file = serviceLog(await pickLab(options.name), host);
-      const result = await execa(options.follow === true ? "tail" : "cat", [...(options.follow === true ? ["-n", "+1", "-F"] : []), file], { stdio: "inherit", reject: false });
+      const result = await execa(options.follow === true ? "tail" : "cat", [...(options.follow === true ? ["-n", "+1", "-F"] : []), file], {
+        stdio: "inherit",
+        reject: false,
+      });
       exit(result.exitCode ?? 0);
     });
 
@@ -111,7 +124,9 @@ export function labProgram(exit: (code: number) => void): Command {
     .addOption(new Option("--protocol <name>", "default: udp to internet hosts, icmp to all others").choices(["udp", "icmp"]))
     .addOption(output())
     .action(async (from: string, to: string, options: PingFlags) => {
-      const report = await (await openLab(options.name)).gapStream({
+      const report = await (
+        await openLab(options.name)
+      ).gapStream({
         from,
         to,
         intervalMs: options.interval,

@@ -44,13 +44,18 @@ export function controllerClient(socket: string): Client {
 export async function waitForController(state: LabState, socket: string, signal?: AbortSignal): Promise<Client> {
   const client = controllerClient(socket);
   await withLog(state, controllerName(state), () =>
-    eventually("the controller answers", 20_000, async () => {
-      if (!existsSync(socket)) return undefined;
-      return client.call("GET", "/healthz").then(
-        () => true,
-        () => undefined,
-      );
-    }, { everyMs: 25, signal }),
+    eventually(
+      "the controller answers",
+      20_000,
+      async () => {
+        if (!existsSync(socket)) return undefined;
+        return client.call("GET", "/healthz").then(
+          () => true,
+          () => undefined,
+        );
+      },
+      { everyMs: 25, signal },
+    ),
   );
   return client;
 }
@@ -102,7 +107,8 @@ async function list(client: Client, plural: string): Promise<Named[]> {
   return ((await client.call("GET", `/v1/resources/${plural}`)) as { items: Named[] }).items;
 }
 
-const isReady = (object: Named): boolean => object.status?.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
+const isReady = (object: Named): boolean =>
+  object.status?.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
 
 const whyNot = (object: Named): string => {
   const condition = object.status?.conditions?.find((one) => one.type === "Ready" && one.status !== "True");
@@ -110,25 +116,38 @@ const whyNot = (object: Named): string => {
 };
 
 /** Waits until every node of the topology is Ready; calls back with how many are. @throws IsthmusError with the first one's log. */
-export async function waitForNodes(state: LabState, client: Client, progress: (ready: number, total: number) => void, signal?: AbortSignal): Promise<void> {
+export async function waitForNodes(
+  state: LabState,
+  client: Client,
+  progress: (ready: number, total: number) => void,
+  signal?: AbortSignal,
+): Promise<void> {
   const wanted = state.topology.hosts.filter((host) => host.role === "node").map((host) => host.name);
   let missing = wanted;
   let last = new Map<string, string>();
   try {
-    await eventually("all nodes are ready", 30_000 + 500 * wanted.length, async () => {
-      const nodes = await list(client, "meshnodes");
-      const ready = new Set(nodes.filter(isReady).map((node) => String(node.metadata.name)));
-      last = new Map(nodes.map((node) => [String(node.metadata.name), whyNot(node)]));
-      missing = wanted.filter((name) => !ready.has(name));
-      progress(wanted.length - missing.length, wanted.length);
-      return missing.length === 0 ? true : undefined;
-    }, { everyMs: 50, signal });
+    await eventually(
+      "all nodes are ready",
+      30_000 + 500 * wanted.length,
+      async () => {
+        const nodes = await list(client, "meshnodes");
+        const ready = new Set(nodes.filter(isReady).map((node) => String(node.metadata.name)));
+        last = new Map(nodes.map((node) => [String(node.metadata.name), whyNot(node)]));
+        missing = wanted.filter((name) => !ready.has(name));
+        progress(wanted.length - missing.length, wanted.length);
+        return missing.length === 0 ? true : undefined;
+      },
+      { everyMs: 50, signal },
+    );
   } catch (error) {
     signal?.throwIfAborted();
     const first = missing[0];
     if (first === undefined) throw error;
     const why = last.get(first);
-    throw new IsthmusError("Timeout", `${first} is not ready: ${why ?? "it has not joined"}\n${await logTail(state, first)}`, { cause: error, remedy: `See: isthmus lab logs ${first}.` });
+    throw new IsthmusError("Timeout", `${first} is not ready: ${why ?? "it has not joined"}\n${await logTail(state, first)}`, {
+      cause: error,
+      remedy: `See: isthmus lab logs ${first}.`,
+    });
   }
 }
 
@@ -137,23 +156,32 @@ export async function applyManifests(client: Client, files: readonly string[], s
   const documents: { kind: string; metadata: { name: string } }[] = [];
   for (const file of files) {
     const path = file.startsWith("/") ? file : `${REPOSITORY}/${file}`;
-    for (const document of parseAllDocuments(await readFile(path, "utf8"))) documents.push(document.toJS() as { kind: string; metadata: { name: string } });
+    for (const document of parseAllDocuments(await readFile(path, "utf8")))
+      documents.push(document.toJS() as { kind: string; metadata: { name: string } });
   }
   if (documents.length === 0) return [];
   await client.call("POST", "/v1/apply", { documents });
   const intents = documents.filter((document) => document.kind !== "Site" && document.kind !== "MeshNetwork");
   let waiting = "";
-  await eventually("the manifests are in effect", 20_000, async () => {
-    for (const { kind, metadata } of intents) {
-      const object = (await client.call("GET", `/v1/resources/${kind.toLowerCase()}s/${metadata.name}`)) as Named;
-      if (isReady(object)) continue;
-      waiting = `${kind} ${metadata.name}: ${whyNot(object)}`;
-      return undefined;
-    }
-    return true;
-  }, { everyMs: 50, signal }).catch((cause: unknown) => {
+  await eventually(
+    "the manifests are in effect",
+    20_000,
+    async () => {
+      for (const { kind, metadata } of intents) {
+        const object = (await client.call("GET", `/v1/resources/${kind.toLowerCase()}s/${metadata.name}`)) as Named;
+        if (isReady(object)) continue;
+        waiting = `${kind} ${metadata.name}: ${whyNot(object)}`;
+        return undefined;
+      }
+      return true;
+    },
+    { everyMs: 50, signal },
+  ).catch((cause: unknown) => {
     signal?.throwIfAborted();
-    throw new IsthmusError("Timeout", `not in effect after 20 s: ${waiting}`, { cause, remedy: "See: isthmus get egressgateways,meshroutes; isthmus events." });
+    throw new IsthmusError("Timeout", `not in effect after 20 s: ${waiting}`, {
+      cause,
+      remedy: "See: isthmus get egressgateways,meshroutes; isthmus events.",
+    });
   });
   return documents.map((document) => `${document.kind} ${document.metadata.name}`);
 }

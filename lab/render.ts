@@ -4,10 +4,23 @@ import type { GapReport } from "./gap.ts";
 import type { Lab, LabStatus } from "./lab.ts";
 
 export function renderStatus(status: LabStatus): string {
-  const rows = status.hosts.map((host) => [host.name, host.role, host.site ?? "-", host.power, host.service ?? "-", host.addresses.join(","), host.publicAddress ?? "-"]);
+  const rows = status.hosts.map((host) => [
+    host.name,
+    host.role,
+    host.site ?? "-",
+    host.power,
+    host.service ?? "-",
+    host.addresses.join(","),
+    host.publicAddress ?? "-",
+  ]);
   const head = ["HOST", "ROLE", "SITE", "POWER", "SERVICE", "ADDRESSES", "SEEN-AS"];
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
-  const table = [head, ...rows].map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd());
+  const table = [head, ...rows].map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column]!))
+      .join("  ")
+      .trimEnd(),
+  );
   const broken = status.faults.length === 0 ? "nothing is broken" : `broken: ${status.faults.map(describeFault).join(", ")}`;
   return `lab ${status.name}, since ${status.createdAt}; ${broken}\n\n${table.join("\n")}\n`;
 }
@@ -24,7 +37,10 @@ export function renderHint(lab: Lab, seconds: number, isDefault: boolean): strin
   const internet = lab.topology.hosts.find((host) => host.role === "internet")?.nics[0]?.address;
   const gateway = lab.topology.hosts.find((host) => host.role === "node" && host.labels["egress"] === "true")?.name;
   const client = lab.topology.hosts.find((host) => host.role === "node" && host.site !== undefined && host.name !== gateway)?.name;
-  const curl = client === undefined || internet === undefined ? [] : [[`isthmus lab exec${flag} ${client} -- curl -s http://${internet}`, "the address that the internet sees"]];
+  const curl =
+    client === undefined || internet === undefined
+      ? []
+      : [[`isthmus lab exec${flag} ${client} -- curl -s http://${internet}`, "the address that the internet sees"]];
   const tries: string[][] = lab.state.joined
     ? [
         ["isthmus get nodes -o wide", "who is where"],

@@ -43,10 +43,12 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   });
   if (result.code === "ENOENT") {
     const package_ = TOOLS[command];
-    throw new IsthmusError("ToolMissing", `${command} is not installed`, { remedy: package_ === undefined ? `Install ${command}.` : `apt-get install ${package_}` });
+    throw new IsthmusError("ToolMissing", `${command} is not installed`, {
+      remedy: package_ === undefined ? `Install ${command}.` : `apt-get install ${package_}`,
+    });
   }
   const code = result.exitCode ?? (result.timedOut ? 124 : 137);
-  const done = { stdout: String(result.stdout ?? ""), stderr: String(result.stderr ?? ""), code };
+  const done = { stdout: result.stdout, stderr: result.stderr, code };
   if (code === 0 || options.mayFail === true) return done;
   if (result.timedOut) throw new IsthmusError("Timeout", `${argv.slice(0, 6).join(" ")} did not end in time`);
   throw new IsthmusError("KernelRefused", `${argv.slice(0, 6).join(" ")}: ${done.stderr.trim() || done.stdout.trim() || `exit status ${code}`}`);
@@ -56,7 +58,10 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
 export async function ipBatch(lines: readonly string[], netns?: string, options: { readonly force?: boolean } = {}): Promise<RunResult> {
   if (lines.length === 0) return { stdout: "", stderr: "", code: 0 };
   const force = options.force === true;
-  return run(["ip", ...(netns === undefined ? [] : ["-n", netns]), ...(force ? ["-force"] : []), "-batch", "-"], { input: `${lines.join("\n")}\n`, mayFail: force });
+  return run(["ip", ...(netns === undefined ? [] : ["-n", netns]), ...(force ? ["-force"] : []), "-batch", "-"], {
+    input: `${lines.join("\n")}\n`,
+    mayFail: force,
+  });
 }
 
 /** Runs a shell script inside a network namespace (processes, files and mounts stay those of the machine). */
@@ -86,7 +91,12 @@ export interface Waiting {
 }
 
 /** Asks until the answer is not undefined. @throws IsthmusError `Timeout` saying what was waited for. */
-export async function eventually<T>(what: string, deadlineMs: number, ask: () => Promise<T | undefined> | T | undefined, waiting: Waiting = {}): Promise<T> {
+export async function eventually<T>(
+  what: string,
+  deadlineMs: number,
+  ask: () => Promise<T | undefined> | T | undefined,
+  waiting: Waiting = {},
+): Promise<T> {
   const end = performance.now() + deadlineMs;
   for (;;) {
     waiting.signal?.throwIfAborted();

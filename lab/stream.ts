@@ -34,11 +34,15 @@ export async function startStream(options: StreamOptions): Promise<GapStream> {
 
 async function udpStream(options: StreamOptions): Promise<GapStream> {
   const wanted = JSON.stringify({ address: options.address, port: 7, intervalMs: options.intervalMs, forMs: options.forMs ?? 0 });
-  const child = execa(...(await enterNetwork(options.lab, options.from, [process.execPath, SENDER, wanted])), { reject: false, buffer: true, stdin: "pipe" });
+  const child = execa(...(await enterNetwork(options.lab, options.from, [process.execPath, SENDER, wanted])), {
+    reject: false,
+    buffer: true,
+    stdin: "pipe",
+  });
   const ready = firstOutput(child.stdout, () => true);
   const report = child.then((result) => {
-    const last = String(result.stdout).trim().split("\n").at(-1) ?? "";
-    if (!last.startsWith("{")) throw new IsthmusError("Internal", `the stream from ${options.from} ended early: ${String(result.stderr).trim()}`);
+    const last = result.stdout.trim().split("\n").at(-1) ?? "";
+    if (!last.startsWith("{")) throw new IsthmusError("Internal", `the stream from ${options.from} ended early: ${result.stderr.trim()}`);
     return JSON.parse(last) as GapReport;
   });
   report.catch(() => {});
@@ -56,11 +60,17 @@ async function icmpStream(options: StreamOptions): Promise<GapStream> {
   const seconds = String(Math.max(0.002, options.intervalMs / 1000));
   const count = options.forMs === undefined ? [] : ["-c", String(Math.max(1, Math.round(options.forMs / options.intervalMs))), "-W", "0.5"];
   const argv = ["ping", "-n", "-D", "-i", seconds, ...count, options.address];
-  const child = execa(...(await enterNetwork(options.lab, options.from, argv)), { reject: false, buffer: true, stdin: "ignore", forceKillAfterDelay: 2000 });
+  const child = execa(...(await enterNetwork(options.lab, options.from, argv)), {
+    reject: false,
+    buffer: true,
+    stdin: "ignore",
+    forceKillAfterDelay: 2000,
+  });
   const ready = Promise.race([firstOutput(child.stdout, (text) => text.includes("icmp_seq")), new Promise<void>((done) => setTimeout(done, 1000))]);
   const report = child.then((result) => {
-    const output = String(result.stdout);
-    if (!output.includes("packets transmitted")) throw new IsthmusError("Internal", `ping from ${options.from} failed: ${String(result.stderr).trim() || output.trim()}`);
+    const output = result.stdout;
+    if (!output.includes("packets transmitted"))
+      throw new IsthmusError("Internal", `ping from ${options.from} failed: ${result.stderr.trim() || output.trim()}`);
     const { sentAt, rtt, endAt } = parsePing(output, options.intervalMs);
     return gapReport(sentAt, rtt, endAt);
   });

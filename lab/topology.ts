@@ -11,7 +11,10 @@ import { familyOf } from "../mesh/net/ip.ts";
 import { contains, pointToPoint, publicPool, subnetAddress } from "./addresses.ts";
 
 /** Interface names of the lab carry host names, and Linux allows 15 characters. */
-const HostName = NodeName.refine((name) => name.length <= 24, "must be at most 24 characters").refine((name) => name !== "wan", "is the WAN router's name");
+const HostName = NodeName.refine((name) => name.length <= 24, "must be at most 24 characters").refine(
+  (name) => name !== "wan",
+  "is the WAN router's name",
+);
 
 /** The lab's underlay is IPv4. (Text that is no address at all has been refused already.) */
 const Address = IpAddress.refine((text) => familyOf(text) !== 6, "must be an IPv4 address");
@@ -178,15 +181,26 @@ function resolve(file: TopologyFile, from: string): Topology {
       continue;
     }
     const { subnet, router } = site.lan;
-    const lan = subnetAddress(subnet, [...nodes, ...site.machines].flatMap((entry) => entry.address ?? []));
+    const lan = subnetAddress(
+      subnet,
+      [...nodes, ...site.machines].flatMap((entry) => entry.address ?? []),
+    );
     const segment = site.name;
     const lanNic = (address: string | undefined): Nic => {
       if (address !== undefined && !contains(subnet, address)) fail(`sites.${i}`, `${address} is not inside ${subnet}`);
       return { name: "eth0", segment, address: address ?? lan.next(), bits: lan.bits };
     };
     const wan = wanNic(router.address, `sites.${i}.lan.router.address`);
-    add({ name: router.name, role: "router", site: site.name, nics: [wan, { name: "eth1", segment, address: lan.first, bits: lan.bits }], gateway: wan.peer!, nat: router.nat });
-    for (const node of nodes) add({ name: node.name, role: "node", site: site.name, labels: node.labels ?? {}, nics: [lanNic(node.address)], gateway: lan.first });
+    add({
+      name: router.name,
+      role: "router",
+      site: site.name,
+      nics: [wan, { name: "eth1", segment, address: lan.first, bits: lan.bits }],
+      gateway: wan.peer!,
+      nat: router.nat,
+    });
+    for (const node of nodes)
+      add({ name: node.name, role: "node", site: site.name, labels: node.labels ?? {}, nics: [lanNic(node.address)], gateway: lan.first });
     for (const machine of site.machines) {
       const nic = lanNic(machine.address);
       const routes = machine.routes.map(({ to, via }) => {
@@ -218,8 +232,14 @@ function resolve(file: TopologyFile, from: string): Topology {
     const double = values.find((value, index) => values.indexOf(value) !== index);
     if (double !== undefined) fail(what, `${double} is given twice`);
   };
-  twice("name", hosts.map((host) => host.name));
-  twice("address", hosts.flatMap((host) => host.nics.map((nic) => `${nic.segment === WAN ? "" : `${nic.segment} `}${nic.address}`)));
+  twice(
+    "name",
+    hosts.map((host) => host.name),
+  );
+  twice(
+    "address",
+    hosts.flatMap((host) => host.nics.map((nic) => `${nic.segment === WAN ? "" : `${nic.segment} `}${nic.address}`)),
+  );
   const segments = [...file.sites.filter((site) => site.lan !== undefined).map((site) => site.name), ...file.vpcs.map((vpc) => vpc.name)];
   twice("segment", segments);
   return {

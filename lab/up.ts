@@ -1,7 +1,7 @@
 /** `lab up` and `lab down`: the steps, each said while it happens. */
 import { accessSync, constants } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { contextsFile, readContexts, withContext, writeContexts } from "../cli/context.ts";
+import { readFile, rm, rmdir } from "node:fs/promises";
+import { type Contexts, contextsFile, readContexts, withContext, writeContexts } from "../cli/context.ts";
 import { IsthmusError } from "../mesh/errors.ts";
 import { buildHosts, markUp, removeLab } from "./build.ts";
 import { type Lab, labOf } from "./lab.ts";
@@ -33,9 +33,13 @@ export async function labUp(options: UpOptions): Promise<Lab> {
   checkMachine(options.join);
   const condition = await labCondition(name);
   if (condition === "up" || condition === "building") {
-    throw new IsthmusError("AlreadyRunning", condition === "up" ? `the lab "${name}" is up already` : `the lab "${name}" is being built by another "lab up"`, {
-      remedy: "Run `isthmus lab down` first, or make another one: `isthmus lab up --name OTHER`.",
-    });
+    throw new IsthmusError(
+      "AlreadyRunning",
+      condition === "up" ? `the lab "${name}" is up already` : `the lab "${name}" is being built by another "lab up"`,
+      {
+        remedy: "Run `isthmus lab down` first, or make another one: `isthmus lab up --name OTHER`.",
+      },
+    );
   }
   const show = options.step ?? ((_text, work) => work(() => {}));
   const step: typeof show = (text, work) => {
@@ -98,7 +102,8 @@ export function checkMachine(join: boolean): void {
 }
 
 function checkRoot(): void {
-  if (process.getuid?.() !== 0) throw new IsthmusError("NotRoot", "the lab makes network namespaces and needs root", { remedy: "Run it in a root shell." });
+  if (process.getuid?.() !== 0)
+    throw new IsthmusError("NotRoot", "the lab makes network namespaces and needs root", { remedy: "Run it in a root shell." });
 }
 
 function onPath(tool: string): boolean {
@@ -135,11 +140,10 @@ async function setContext(lab: string, socket: string): Promise<void> {
 /** Leaves the file out of existence when nothing else is in it, as it was before the first `lab up`. */
 async function dropContext(lab: string): Promise<void> {
   const io = { env: process.env };
-  const before = await readContexts(io).catch(() => ({ contexts: [] }) as Awaited<ReturnType<typeof readContexts>>);
+  const before: Contexts = await readContexts(io).catch(() => ({ contexts: [] }));
   const contexts = before.contexts.filter((context) => context.name !== contextName(lab));
   if (contexts.length === before.contexts.length) return;
   if (contexts.length === 0) {
-    const { rm, rmdir } = await import("node:fs/promises");
     const file = contextsFile(io);
     await rm(file, { force: true });
     await rmdir(file.slice(0, file.lastIndexOf("/"))).catch(() => {});
