@@ -2,25 +2,17 @@
  * Changes of views in the words of `isthmus diff`. A connected agent answers from its own kernel state; this is what can be
  * said of a node that is away.
  */
+import type { Change } from "../model/answers.ts";
 import type { ClientPlan, LanRoutePlan, PathPlan, PeerPlan, SelfPlan, ServePlan, ViewData } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
 import { sameJson } from "./memo.ts";
 import type { CompileOutput, ViewChange, ViewId } from "./types.ts";
 import { diffView } from "./views.ts";
 
-/** One row of `POST /v1/diff`. */
-export interface DescribedChange {
-  readonly area: "peer" | "route" | "rule" | "nat" | "nexthop" | "address" | "link";
-  readonly action: "add" | "remove" | "change";
-  readonly what: string;
-  readonly from?: string;
-  readonly to?: string;
-}
-
 const EMPTY: ViewData = new Map();
 
 /** What would change on one node, over all views that it holds before and after. Sorted by view and key. */
-export function describeNodeChanges(node: NodeName, before: Described | undefined, after: Described): DescribedChange[] {
+export function describeNodeChanges(node: NodeName, before: Described | undefined, after: Described): Change[] {
   const ids = new Set([...(before?.audience.get(node) ?? []), ...(after.audience.get(node) ?? [])]);
   return [...ids].sort().flatMap((id) => {
     const old = viewOf(before, node, id);
@@ -41,7 +33,7 @@ function viewOf(output: Described | undefined, node: NodeName, id: ViewId): View
 }
 
 /** One view's change. `before` is the view until now: it tells a change from an addition and gives the old values. */
-export function describeViewChange(view: ViewId, put: ViewChange["put"], remove: ViewChange["delete"], before: ViewData = EMPTY): DescribedChange[] {
+export function describeViewChange(view: ViewId, put: ViewChange["put"], remove: ViewChange["delete"], before: ViewData = EMPTY): Change[] {
   const steps: Step[] = [
     ...remove.map((key): Step => ({ key, from: before.get(key), to: undefined })),
     ...[...put].map(([key, value]): Step => ({ key, from: before.get(key), to: value })),
@@ -58,7 +50,7 @@ interface Step {
   readonly to: unknown;
 }
 
-function meshChange({ key, from, to }: Step): DescribedChange[] {
+function meshChange({ key, from, to }: Step): Change[] {
   if (key === "network") {
     if (from === undefined || to === undefined) return [];
     return [row("address", "the network", JSON.stringify(from), JSON.stringify(to))];
@@ -67,7 +59,7 @@ function meshChange({ key, from, to }: Step): DescribedChange[] {
   return [row("peer", key.slice("peer/".length), peerText(from), peerText(to))];
 }
 
-function nodeChange({ key, from, to }: Step): DescribedChange[] {
+function nodeChange({ key, from, to }: Step): Change[] {
   const name = key.slice(key.indexOf("/") + 1);
   if (key.startsWith("client/")) return [row("link", `client ${name}`, clientText(from), clientText(to))];
   if (key.startsWith("serve/")) return [row("nat", name, serveText(from), serveText(to))];
@@ -75,9 +67,9 @@ function nodeChange({ key, from, to }: Step): DescribedChange[] {
   return selfChange(from as SelfPlan | undefined, to as SelfPlan | undefined);
 }
 
-function selfChange(from: SelfPlan | undefined, to: SelfPlan | undefined): DescribedChange[] {
-  const rows: DescribedChange[] = [];
-  const compare = (area: DescribedChange["area"], what: string, text: (self: SelfPlan) => string): void => {
+function selfChange(from: SelfPlan | undefined, to: SelfPlan | undefined): Change[] {
+  const rows: Change[] = [];
+  const compare = (area: Change["area"], what: string, text: (self: SelfPlan) => string): void => {
     const [old, now] = [from && text(from), to && text(to)];
     if (old !== now) rows.push(row(area, what, old === "" ? undefined : old, now === "" ? undefined : now));
   };
@@ -89,7 +81,7 @@ function selfChange(from: SelfPlan | undefined, to: SelfPlan | undefined): Descr
 }
 
 /** A path as a client sees it: a route per destination, and one next hop group that all of them share. */
-function pathChange(view: ViewId, steps: readonly Step[], before: ViewData): DescribedChange[] {
+function pathChange(view: ViewId, steps: readonly Step[], before: ViewData): Change[] {
   const head = steps.find(({ key }) => key === "path");
   const old = before.get("path") as PathPlan | undefined;
   const now = (head === undefined ? old : head.to) as PathPlan | undefined;
@@ -104,7 +96,7 @@ function pathChange(view: ViewId, steps: readonly Step[], before: ViewData): Des
   return rows;
 }
 
-function lanChange(view: ViewId, steps: readonly Step[], before: ViewData): DescribedChange[] {
+function lanChange(view: ViewId, steps: readonly Step[], before: ViewData): Change[] {
   const head = steps.find(({ key }) => key === "lan");
   const old = before.get("lan") as LanRoutePlan | undefined;
   const now = (head === undefined ? old : head.to) as LanRoutePlan | undefined;
@@ -116,14 +108,14 @@ function lanChange(view: ViewId, steps: readonly Step[], before: ViewData): Desc
   return rows;
 }
 
-function destinationRows(steps: readonly Step[], old: string | undefined, now: string | undefined): DescribedChange[] {
+function destinationRows(steps: readonly Step[], old: string | undefined, now: string | undefined): Change[] {
   return steps
     .filter(({ key }) => key.startsWith("d/"))
     .map(({ key, from, to }) => row("route", key.slice(2), from === undefined ? undefined : old, to === undefined ? undefined : now));
 }
 
-function row(area: DescribedChange["area"], what: string, from: string | undefined, to: string | undefined): DescribedChange {
-  const action = from === undefined ? "add" : to === undefined ? "remove" : "change";
+function row(area: Change["area"], what: string, from: string | undefined, to: string | undefined): Change {
+  const action = to === undefined ? "remove" : from === undefined ? "add" : "change";
   return { area, action, what, ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) };
 }
 

@@ -11,7 +11,7 @@ export const v6Value = fc
     // Many groups of zeros, so that shortening is exercised.
     fc
       .array(fc.constantFrom(0n, 0n, 1n, 0xabcdn), { minLength: 8, maxLength: 8 })
-      .map((parts) => parts.reduce((sum, part) => (sum << 16n) | part, 0n)),
+      .map((parts) => parts.reduce<bigint>((sum, part) => (sum << 16n) | part, 0n)),
   )
   .filter((value) => !mapped(value));
 

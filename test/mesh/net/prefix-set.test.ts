@@ -24,10 +24,10 @@ describe("set operations against a list of all addresses", () => {
     fc.assert(
       fc.property(tinyCidrs, tinyCidrs, (a, b) => {
         const [setA, setB, listA, listB] = [prefixSet(a), prefixSet(b), listTiny(a), listTiny(b)];
-        same(listTiny(toCidrs(union(setA, setB))), listA.union(listB));
-        same(listTiny(toCidrs(subtract(setA, setB))), listA.difference(listB));
-        same(listTiny(toCidrs(intersect(setA, setB))), listA.intersection(listB));
-        expect(setsOverlap(setA, setB)).toBe(!listA.isDisjointFrom(listB));
+        same(listTiny(toCidrs(union(setA, setB))), new Set([...listA, ...listB]));
+        same(listTiny(toCidrs(subtract(setA, setB))), new Set([...listA].filter((one) => !listB.has(one))));
+        same(listTiny(toCidrs(intersect(setA, setB))), new Set([...listA].filter((one) => listB.has(one))));
+        expect(setsOverlap(setA, setB)).toBe([...listA].some((one) => listB.has(one)));
         expect(isEmpty(setA)).toBe(listA.size === 0);
       }),
     );
@@ -39,8 +39,8 @@ describe("set operations against a list of all addresses", () => {
         const set = prefixSet(cidrs);
         const list = listTiny(cidrs);
         const asked = listTiny([probe]);
-        expect(hasPrefix(set, probe)).toBe(asked.isSubsetOf(list));
-        expect(touches(set, probe)).toBe(!asked.isDisjointFrom(list));
+        expect(hasPrefix(set, probe)).toBe([...asked].every((one) => list.has(one)));
+        expect(touches(set, probe)).toBe([...asked].some((one) => list.has(one)));
         const first = probe.split("/")[0] ?? "";
         expect(hasAddress(set, parseIp(first))).toBe(list.has([...asked][0] ?? ""));
       }),
