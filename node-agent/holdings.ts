@@ -136,14 +136,12 @@ export function proposed(holdings: Holdings, change: ProposedChange): ReadonlyMa
   for (const [id, one] of Object.entries(change.views ?? {})) {
     views.set(id, applyPutDelete(createView(views.get(id) ?? []), Object.entries(one.put ?? {}), one.delete ?? []).data);
   }
-  for (const [id, content] of Object.entries(Array.isArray(change.add) ? {} : (change.add ?? {}))) views.set(id, new Map(Object.entries(content)));
   return views;
 }
 
-/** Body of `ask` `diff`. Content of a view that is new to the node stands in `views`, or in `add` where that is a map. */
+/** Body of `ask` `diff`. The content of a view that is new to the node stands in `views` too. */
 export interface ProposedChange {
   readonly views?: Readonly<Record<string, { readonly put?: Readonly<Record<string, unknown>>; readonly delete?: readonly string[] }>>;
-  readonly add?: readonly string[] | Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   readonly drop?: readonly string[];
 }
 
