@@ -2,7 +2,7 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { IsthmusError, type FieldFault } from "../mesh/errors.ts";
-import { invalidDocuments, parsePlaced, type ParsedDocuments, type Where } from "../mesh/model/parse.ts";
+import { invalidDocuments, openList, parsePlaced, type ParsedDocuments, type Where } from "../mesh/model/parse.ts";
 import type { Io } from "./io.ts";
 
 export interface Placed {
@@ -30,7 +30,8 @@ export async function readDocuments(io: Io, names: readonly string[], recursive 
   }
   if (faults.length > 0) throw invalidDocuments(faults, placed.length + faults.length);
   if (placed.length === 0) throw new IsthmusError("Invalid", `there is no document in ${names.join(", ")}`, { remedy: "A document has apiVersion, kind, metadata and spec." });
-  return placed;
+  // Opened here so that the controller counts the same documents as we do.
+  return placed.flatMap(openList);
 }
 
 /** Parsed with every rule that needs no controller. @throws {IsthmusError} Invalid with all faults of all documents. */
@@ -72,8 +73,14 @@ async function split(text: string, file: string): Promise<{ placed: Placed[]; fa
       index++;
       continue;
     }
-    // Aliases are limited by the library (maxAliasCount), so that a small file cannot become a huge document.
-    const raw: unknown = document.toJS();
+    let raw: unknown;
+    try {
+      // The library limits aliases, so that a small file cannot become a huge document.
+      raw = document.toJS();
+    } catch (error) {
+      faults.push({ path: "", message: `not valid YAML: ${(error as Error).message}`, document: index++, file });
+      continue;
+    }
     if (raw === null || raw === undefined) continue;
     placed.push({ raw, where: { file, index } });
     index++;

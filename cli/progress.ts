@@ -7,8 +7,8 @@ const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "
 const FRAME_MS = 100;
 
 export interface Step extends Disposable {
-  /** Another sentence for the same step. */
-  say(text: string): void;
+  /** Another sentence for the same step; a quiet one (a countdown) is drawn on a terminal only. */
+  say(text: string, quiet?: "quiet"): void;
   done(text?: string): void;
 }
 
@@ -32,8 +32,8 @@ export function step(io: Io, text: string): Step {
     else if (last !== text) io.err(`${last}\n`);
   };
   return {
-    say: (next) => {
-      if (next !== now && !io.errTty) io.err(`${next}\n`);
+    say: (next, quiet) => {
+      if (next !== now && !io.errTty && quiet === undefined) io.err(`${next}\n`);
       now = next;
     },
     done: (last) => end(style("green", "✓"), last ?? now),

@@ -17,7 +17,6 @@ interface JoinSettings extends Places {
   readonly endpoint?: readonly string[] | string;
   readonly advertise?: readonly string[] | string;
   readonly foreground?: boolean | string;
-  readonly hostConfig?: boolean | string;
 }
 
 export async function joinMachine(io: Io, token: string | undefined, command: Command): Promise<number> {
@@ -25,36 +24,43 @@ export async function joinMachine(io: Io, token: string | undefined, command: Co
   if (token !== undefined && token !== "-" && command.getOptionValueSource("tokenFile") === "cli") throw new IsthmusError("BadRequest", "a token and --token-file exclude each other", { remedy: "Give one of the two." });
   const text = await tokenText(io, token, given.tokenFile);
   const { joinCommand } = await import("../../node-agent/main.ts");
-  return await joinCommand({
+  const joined = await joinCommand({
     token: text,
     name: given.name,
     endpoints: many(given.endpoint),
     advertise: many(given.advertise),
     foreground: yes(given.foreground),
-    hostConfig: given.hostConfig === undefined || yes(given.hostConfig),
-    data: given.data,
-    run: given.run,
-    log: (line) => io.err(`${line}\n`),
-    signal: processSignal(io),
+    ...agentOptions(io, given),
   });
+  io.out(`node ${joined.node} joined network ${joined.network}\n`);
+  return 0;
 }
 
 export async function leaveMachine(io: Io, command: Command): Promise<number> {
-  const given = await settings<Places & { readonly force?: boolean }>(command);
+  const given = await settings<Places>(command);
   const { leaveCommand } = await import("../../node-agent/main.ts");
-  return await leaveCommand({ data: given.data, run: given.run, force: given.force === true, log: (line) => io.err(`${line}\n`), signal: processSignal(io) });
+  const left = await leaveCommand(agentOptions(io, given));
+  io.out(`node ${left.node} left network ${left.network}\n`);
+  return 0;
 }
 
 export async function cleanupMachine(io: Io, command: Command): Promise<number> {
   const given = await settings<Places>(command);
   const { cleanupCommand } = await import("../../node-agent/main.ts");
-  return await cleanupCommand({ data: given.data, run: given.run, log: (line) => io.err(`${line}\n`), signal: processSignal(io) });
+  const done = await cleanupCommand(agentOptions(io, given));
+  io.out(done.length === 0 ? "nothing of ours was here\n" : done.map((line) => `${line}\n`).join(""));
+  return 0;
 }
 
 export async function runAgentCommand(io: Io, command: Command): Promise<number> {
-  const given = await settings<Places & { readonly logLevel: string }>(command);
+  const given = await settings<Places>(command);
   const { runAgent } = await import("../../node-agent/main.ts");
-  return await runAgent({ data: given.data, run: given.run, logLevel: given.logLevel, signal: processSignal(io) });
+  await runAgent(agentOptions(io, given));
+  return 0;
+}
+
+function agentOptions(io: Io, given: Places): Places & { readonly log: (line: string) => void; readonly signal: AbortSignal } {
+  return { data: given.data, run: given.run, log: (line) => io.err(`${line}\n`), signal: processSignal(io) };
 }
 
 async function tokenText(io: Io, token: string | undefined, file: string | undefined): Promise<string> {

@@ -52,6 +52,7 @@ export function withPlaces(error: IsthmusError, placed: readonly Placed[]): Isth
 }
 
 export async function printResults(io: Io, results: readonly ApplyResult[], flags: { readonly dryRun: boolean; readonly output?: string | undefined }): Promise<void> {
+  for (const result of results) for (const warning of result.warnings ?? []) io.err(`warning: ${fullName(result.kind, result.name)}: ${warning}\n`);
   const objects = results.map((result) => result.object as AnyObject);
   if (flags.output === "json" || flags.output === "yaml") {
     io.out(await serialise(objects.length === 1 ? objects[0] : asList(objects), flags.output));

@@ -1,5 +1,5 @@
 /** `controller run`, `backup`, `restore`, `recovery confirm`. */
-import { chmod, open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, open, rename, rm, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import { IsthmusError } from "../../mesh/errors.ts";
@@ -22,8 +22,11 @@ interface ControllerSettings {
 export async function runControllerCommand(io: Io, command: Command): Promise<number> {
   const given = await settings<ControllerSettings>(command);
   const advertise = given.advertise === undefined ? [] : typeof given.advertise === "string" ? given.advertise.split(",") : given.advertise;
-  const { runController } = await import("../../controller/main.ts");
-  return await runController({ data: given.data, listen: given.listen, advertise, socket: given.socket, logLevel: given.logLevel, signal: processSignal(io) });
+  const [{ runController }, { pino }] = await Promise.all([import("../../controller/main.ts"), import("pino")]);
+  const log = pino({ level: given.logLevel, base: { part: "controller" } });
+  const running = await runController({ data: given.data, listen: given.listen, advertise, socket: given.socket, log, signal: processSignal(io) });
+  await running.closed;
+  return 0;
 }
 
 export async function backup(io: Io, file: string | undefined, flags: GlobalFlags & { readonly force?: boolean }): Promise<number> {
@@ -42,12 +45,9 @@ export async function backup(io: Io, file: string | undefined, flags: GlobalFlag
 }
 
 export async function restore(io: Io, file: string, flags: { readonly data: string }): Promise<number> {
-  const bytes = await readFile(file).catch((error: Error) => {
-    throw new IsthmusError("NotFound", `${file} cannot be read: ${error.message}`, { remedy: "Check the path." });
-  });
   using progress = step(io, `restoring ${file} into ${flags.data}`);
   const { restoreController } = await import("../../controller/main.ts");
-  await restoreController({ data: flags.data, backup: bytes });
+  await restoreController({ data: flags.data, from: file });
   progress.done(`restored into ${flags.data}`);
   io.out(`Start it with: isthmus controller run --data ${flags.data}\nIt waits in Recovery until the agents have reported, or until \`isthmus recovery confirm\`.\n`);
   return 0;

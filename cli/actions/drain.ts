@@ -1,13 +1,15 @@
 /** `drain` and `uncordon`. */
 import { IsthmusError } from "../../mesh/errors.ts";
 import { Duration } from "../../mesh/model/scalars.ts";
-import { getObject } from "../api.ts";
+import { getObject, listObjects } from "../api.ts";
 import type { GlobalFlags } from "../cli.ts";
 import { apiPath, type Client } from "../client.ts";
 import { connect } from "../connect.ts";
 import type { Io } from "../io.ts";
+import { shortName } from "../kinds.ts";
 import { step } from "../progress.ts";
-import { at, condition, text } from "../render/objects.ts";
+import { type AnyObject, condition, strings, text } from "../render/objects.ts";
+import { ageText } from "../render/time.ts";
 import { spanMs } from "../span.ts";
 
 const POLL_MS = 250;
@@ -19,9 +21,9 @@ export async function drain(io: Io, nodes: readonly string[], flags: GlobalFlags
   if (flags.timeout !== undefined && !Duration.safeParse(flags.timeout).success) throw new IsthmusError("BadRequest", `--timeout ${JSON.stringify(flags.timeout)} is not a length of time`, { remedy: "Write a number with ms, s, m or h, for example 60s." });
   const client = await connect(io, flags);
   for (const node of nodes) {
-    const answer = await client.call("POST", apiPath(["nodes", bare(node), "drain"]), flags.timeout === undefined ? {} : { timeout: flags.timeout });
+    await client.call("POST", apiPath(["nodes", bare(node), "drain"]), flags.timeout === undefined ? {} : { timeout: flags.timeout });
     io.out(`node ${bare(node)} draining\n`);
-    if (flags.wait) await untilDrained(io, client, bare(node), flags.timeout ?? (text(answer, "spec", "drainTimeout") || text(answer, "object", "spec", "drainTimeout") || DEFAULT_TIMEOUT));
+    if (flags.wait) await untilDrained(io, client, bare(node), flags.timeout);
   }
   return 0;
 }
@@ -35,19 +37,36 @@ export async function uncordon(io: Io, nodes: readonly string[], flags: GlobalFl
   return 0;
 }
 
-/** The agent says when its last flows have gone; a node that is away says nothing and is not waited for. */
-async function untilDrained(io: Io, client: Client, node: string, timeout: string): Promise<void> {
-  using progress = step(io, `waiting for the last flows through ${node}`);
-  const deadline = io.now() + spanMs(timeout, "--timeout") + GRACE_MS;
+/**
+ * New flows leave at once; old ones have until the drain timeout. Nobody counts the flows of every node here, so a drain is
+ * over when no intent uses the node any more and the longest timeout has passed since, or as soon as the node says so.
+ */
+async function untilDrained(io: Io, client: Client, node: string, given: string | undefined): Promise<void> {
+  using progress = step(io, `draining ${node}`);
+  const begun = io.now();
+  let left: number | undefined;
   while (!io.signal.aborted) {
-    const object = await getObject(client, "MeshNode", node);
-    const drained = condition(object, "Drained");
-    if (drained?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
-    if (at(object, "status", "connected") === false) return progress.done(`${node} is not connected: its flows moved when its links went down`);
-    if (drained?.message !== undefined) progress.say(drained.message);
-    if (io.now() > deadline) throw new IsthmusError("Timeout", `${node} has not reported that it is drained`, { remedy: `See \`isthmus describe node ${node}\`.` });
+    const [object, egress, routes] = await Promise.all([getObject(client, "MeshNode", node), listObjects(client, "EgressGateway"), listObjects(client, "MeshRoute")]);
+    if (condition(object, "Drained")?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
+    const users = [...egress.items, ...routes.items].filter((intent) => strings(intent, "status", "active").includes(node));
+    const names = users.map((intent) => `${shortName(intent.kind)}/${intent.metadata.name}`);
+    const timeout = spanMs(given ?? (text(object, "spec", "drainTimeout") || longest(egress.items)), "--timeout");
+    if (users.length > 0) {
+      left = undefined;
+      progress.say(`draining ${node}: still used by ${names.join(", ")}`);
+      if (io.now() - begun > timeout + GRACE_MS) throw new IsthmusError("Timeout", `${node} still carries ${names.join(", ")}`, { remedy: `Is there another healthy gateway? See \`isthmus describe ${names[0]}\`.` });
+    } else {
+      left ??= io.now() + timeout;
+      if (io.now() >= left) return progress.done(`${node} is drained; it can be rebooted`);
+      progress.say(`draining ${node}: new flows use other gateways; old ones have ${ageText(left - io.now())} left`, "quiet");
+    }
     await new Promise((done) => setTimeout(done, POLL_MS));
   }
+}
+
+function longest(egress: readonly AnyObject[]): string {
+  const timeouts = egress.map((each) => text(each, "spec", "drainTimeout")).filter((each) => each !== "");
+  return timeouts.reduce((most, each) => (spanMs(each, "drainTimeout") > spanMs(most, "drainTimeout") ? each : most), timeouts[0] ?? DEFAULT_TIMEOUT);
 }
 
 function bare(node: string): string {

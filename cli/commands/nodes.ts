@@ -10,7 +10,6 @@ export function registerMachine(program: Command, cli: Cli): void {
     .addOption(new Option("--endpoint <addr:port>", "address at which other nodes reach this one; may be repeated").argParser(collectWhole).env("ISTHMUS_ENDPOINT"))
     .addOption(new Option("--advertise <cidr>", "prefix that this node would carry; takes effect where it was granted; may be repeated").argParser(collectWhole).env("ISTHMUS_ADVERTISE"))
     .addOption(new Option("--foreground", "stay in the foreground, install no systemd unit").env("ISTHMUS_FOREGROUND"))
-    .addOption(new Option("--no-host-config", "leave systemd-networkd, NetworkManager and firewalls as they are").env("ISTHMUS_HOST_CONFIG"))
     .addHelpText("after", JOIN_EXAMPLES)
     .action(async (token: string | undefined, _: unknown, command: Command) => {
       const { joinMachine } = await import("../actions/agent.ts");
@@ -18,13 +17,12 @@ export function registerMachine(program: Command, cli: Cli): void {
     });
 
   agentPlaces(program.command("leave").description("Leave the mesh for good: the controller forgets this node, everything of ours here is undone"))
-    .option("--force", "also when no controller can be reached")
     .action(async (_: unknown, command: Command) => {
       const { leaveMachine } = await import("../actions/agent.ts");
       cli.finish(await leaveMachine(cli.io, command));
     });
 
-  agentPlaces(program.command("cleanup").description("Remove exactly what Isthmus put on this machine, restore the rest, and stay a member"))
+  agentPlaces(program.command("cleanup").description("Remove exactly what Isthmus put on this machine and restore the rest, without asking anybody"))
     .action(async (_: unknown, command: Command) => {
       const { cleanupMachine } = await import("../actions/agent.ts");
       cli.finish(await cleanupMachine(cli.io, command));
@@ -42,7 +40,6 @@ export function registerMachine(program: Command, cli: Cli): void {
 
   const agent = program.command("agent", { hidden: true }).description("The agent itself");
   agentPlaces(agent.command("run").description("Run the agent of a machine that has joined; the systemd unit does this"))
-    .addOption(new Option("--log-level <level>").choices(["debug", "info", "warn", "error"]).default("info").env("ISTHMUS_LOG_LEVEL"))
     .action(async (_: unknown, command: Command) => {
       const { runAgentCommand } = await import("../actions/agent.ts");
       cli.finish(await runAgentCommand(cli.io, command));

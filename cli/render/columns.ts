@@ -1,6 +1,6 @@
 /** What `get` shows of each kind. */
 import type { Kind } from "../../mesh/model/resources.ts";
-import { type AnyObject, at, condition, few, labelsOf, list, prefixes, strings, text } from "./objects.ts";
+import { type AnyObject, at, condition, conditions, few, labelsOf, list, prefixes, strings, text } from "./objects.ts";
 import type { Column } from "./table.ts";
 import { ageSince, ageText } from "./time.ts";
 
@@ -127,11 +127,12 @@ function readyText(object: AnyObject): string {
   return typeof total === "number" ? `${text(object, "status", "nodes", "ready") || "0"}/${total}` : "";
 }
 
-/** `Ready`, or the reason of the first condition that is not as it should be. */
+/** `Ready`, `Conflict`, or the reason of the first condition that is not as it should be. */
 function intentStatus(object: AnyObject): string {
-  const wrong = (list(object, "status", "conditions") as readonly { type: string; status: string; reason: string }[]).find((each) => (each.type === "Conflict" ? each.status === "True" : each.status === "False"));
-  if (wrong !== undefined) return wrong.reason;
-  return object.status === undefined ? "Pending" : "Ready";
+  const all = conditions(object);
+  if (all.some((each) => each.type === "Conflict" && each.status === "True")) return "Conflict";
+  const wrong = all.find((each) => each.type !== "Conflict" && each.status === "False") ?? all.find((each) => each.type === "Ready" && each.status === "Unknown");
+  return wrong?.reason ?? (all.length === 0 ? "Pending" : "Ready");
 }
 
 function failingNodes(object: AnyObject): string {

@@ -23,6 +23,7 @@ export const ApplyResult = z.object({
   name: z.string(),
   action: z.enum(["created", "configured", "unchanged"]),
   object: z.unknown().optional(),
+  warnings: z.array(z.string()).optional().describe("What was carved out of the object, and why; it was applied all the same."),
 });
 export type ApplyResult = z.infer<typeof ApplyResult>;
 

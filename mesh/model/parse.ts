@@ -163,7 +163,8 @@ function check(schema: z.ZodType, raw: unknown, at: string, described: () => Ret
   return toFaults(parsed.error.issues, raw, described(), [at]);
 }
 
-function openList(document: { readonly raw: unknown; readonly where: Where }): { readonly raw: unknown; readonly where: Where }[] {
+/** The items of a `List` (what `get -o yaml` prints), each in the place of the list; anything else is itself. */
+export function openList(document: { readonly raw: unknown; readonly where: Where }): { readonly raw: unknown; readonly where: Where }[] {
   const { raw, where } = document;
   if (!isRecord(raw) || raw["kind"] !== "List" || !Array.isArray(raw["items"])) return [document];
   return raw["items"].map((item: unknown) => ({ raw: item, where }));
