@@ -1,10 +1,10 @@
 #!/bin/sh
 # First process of a lab host: it gives the host its own disk, /run, /etc, name and identity, and keeps the host's one
 # service running as a service manager would. Started in new mount, uts and pid namespaces, inside the host's network.
-#   init.sh HOST CONTROL RUN LIB LOG ETC REPOSITORY
+#   init.sh HOST CONTROL RUN LIB LOG ETC REPOSITORY GROUP
 # Service: LIB/lab/service (a script), kept running while RUN/lab/on exists; a word on RUN/lab/wake makes it look again.
 set -eu
-host=$1 control=$2 run=$3 lib=$4 log=$5 etc=$6 repository=$7
+host=$1 control=$2 run=$3 lib=$4 log=$5 etc=$6 repository=$7 group=$8
 
 # /proc is still the machine's, so this is the pid and start time that the machine knows us by.
 read -r pid _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ start _ </proc/self/stat
@@ -37,13 +37,16 @@ mount -t proc proc /proc
 # A reboot has another boot id.
 mount --bind /run/lab/boot_id /proc/sys/kernel/random/boot_id
 mount -t sysfs sysfs /sys
+# In a control group of its own, which is the root of what this host sees.
+[ -z "$group" ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 
+start='echo $$ >/run/lab/service.pid; if [ -e /sys/fs/cgroup/service ]; then echo $$ >/sys/fs/cgroup/service/cgroup.procs; fi; exec sh /var/lib/lab/service'
 exec 3<>/run/lab/wake
 (
   while :; do
     while [ -e /run/lab/on ]; do
       # A session of its own: what the service manager stops is this whole session, and nothing else.
-      setsid sh -c 'echo $$ >/run/lab/service.pid; exec sh /var/lib/lab/service' 3<&- </dev/null >>/var/log/isthmus.log 2>&1 || :
+      setsid sh -c "$start" 3<&- </dev/null >>/var/log/isthmus.log 2>&1 || :
       [ -e /run/lab/on ] && sleep 0.5
     done
     read -r _ <&3

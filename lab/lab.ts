@@ -5,7 +5,7 @@ import type { Fault } from "./blueprint.ts";
 import { enter } from "./enter.ts";
 import { type FaultKind, healFaults, inject, matchesWords, parseFaults, serviceRuns } from "./faults.ts";
 import type { GapReport } from "./gap.ts";
-import { crashService } from "./machine.ts";
+import { crashService, signalService } from "./machine.ts";
 import { hostPaths, netnsName } from "./names.ts";
 import type { RunResult } from "./shell.ts";
 import { initOf, type LabState, listFaults, pickLab } from "./state.ts";
@@ -65,6 +65,8 @@ export interface Lab {
   heal(...words: string[]): Promise<Fault[]>;
   /** Kills a node's agent (or the controller) with its whole control group; its service manager starts it again. */
   crash(host: string): Promise<void>;
+  /** Sends a signal to all of a host's service: `SIGSTOP` and `SIGCONT` make an agent stall. */
+  signal(host: string, signal: NodeJS.Signals): Promise<void>;
   /** Streams packets for `forMs` and reports. */
   gapStream(options: GapOptions & { readonly forMs: number }): Promise<GapReport>;
   /** Starts a stream; packets flow when this settles. Break things, then `stop()`. */
@@ -145,6 +147,7 @@ export function labOf(state: LabState): Lab {
     },
     heal: async (...words) => healFaults(state, matchesWords(topology, words)),
     crash: async (host) => crashService(name, hostNamed(topology, host).name),
+    signal: async (host, signal) => signalService(name, hostNamed(topology, host).name, signal),
     status: async () => ({
       name,
       createdAt: state.createdAt,

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { access, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { hostScript, linkLines, worldInterface, worldLines } from "./blueprint.ts";
+import { groupProcesses, killGroup, makeGroup, removeGroup } from "./cgroup.ts";
 import { hostPaths, NETNS_DIR, netnsName, REPOSITORY, WORLD } from "./names.ts";
 import { descendants, identify, kill, type ProcessId, type ProcessInfo, processesInNetns, processesUnder } from "./process.ts";
 import { eventually, ipBatch, netnsScript, run } from "./shell.ts";
@@ -55,21 +56,12 @@ export async function boot(lab: string, host: Host): Promise<void> {
   if (existsSync(`${paths.lib}/lab/service`)) await writeFile(`${paths.run}/lab/on`, "");
   await run(["mkfifo", `${paths.run}/lab/wake`]);
   const log = await open(`${paths.control}/init.log`, "w");
-  const ways = ["--mount", "--uts", "--ipc", "--pid", "--fork"];
-  const argv = [
-    `--net=${NETNS_DIR}/${netns}`,
-    "unshare",
-    ...ways,
-    "sh",
-    INIT,
-    host.name,
-    paths.control,
-    paths.run,
-    paths.lib,
-    paths.log,
-    paths.etc,
-    REPOSITORY,
-  ];
+  const group = makeGroup(lab, host.name) ?? "";
+  const ways = ["--mount", "--uts", "--ipc", "--pid", ...(group === "" ? [] : ["--cgroup"]), "--fork"];
+  // Into the group first: the new cgroup namespace has the group as its root.
+  const join = '[ -z "$1" ] || echo $$ >"$1/cgroup.procs"; shift; exec "$@"';
+  const init = ["sh", INIT, host.name, paths.control, paths.run, paths.lib, paths.log, paths.etc, REPOSITORY, group];
+  const argv = [`--net=${NETNS_DIR}/${netns}`, "sh", "-c", join, "sh", group, "unshare", ...ways, ...init];
   spawn("nsenter", argv, { detached: true, cwd: "/", stdio: ["ignore", log.fd, log.fd] }).unref();
   await log.close();
   try {
@@ -109,12 +101,15 @@ export async function killAll(lab: string, host: string): Promise<void> {
     return left.length === 0 && (init === undefined || identify(init.pid)?.start !== init.start) ? true : undefined;
   });
   await rm(`${hostPaths(lab, host).control}/init.pid`, { force: true });
+  await removeGroup(lab, host);
 }
 
-/** The service's processes as its service manager sees them: its session and what descends from it. */
-export async function serviceProcesses(lab: string, host: string): Promise<ProcessInfo[]> {
+/** The service's processes as its service manager sees them: its control group, else its session and what descends from it. */
+export async function serviceProcesses(lab: string, host: string): Promise<ProcessId[]> {
   const init = await initOf(lab, host);
   if (init === undefined) return [];
+  const group = groupProcesses(lab, host);
+  if (group !== undefined) return group;
   const all = processesUnder(init);
   const leader = all.find((one) => one.parent !== init.pid && one.session === one.pid && isService(one, all, init));
   if (leader === undefined) return [];
@@ -131,6 +126,7 @@ function isService(candidate: ProcessInfo, all: readonly ProcessInfo[], init: Pr
 export async function stopService(lab: string, host: string): Promise<void> {
   await rm(`${hostPaths(lab, host).run}/lab/on`, { force: true });
   await eventually(`the service of ${host} ends`, 10_000, async () => {
+    killGroup(lab, host);
     const left = await serviceProcesses(lab, host);
     for (const one of left) kill(one);
     return left.length === 0 ? true : undefined;
@@ -149,5 +145,12 @@ export async function startService(lab: string, host: string): Promise<void> {
 
 /** Kills and lets the service manager start it again, as `systemctl kill` with Restart=always. */
 export async function crashService(lab: string, host: string): Promise<void> {
-  for (const one of await serviceProcesses(lab, host)) kill(one);
+  const all = await serviceProcesses(lab, host);
+  killGroup(lab, host);
+  for (const one of all) kill(one);
+}
+
+/** Sends a signal to every process of the service (SIGSTOP, SIGCONT, SIGTERM …). */
+export async function signalService(lab: string, host: string, signal: NodeJS.Signals): Promise<void> {
+  for (const one of await serviceProcesses(lab, host)) kill(one, signal);
 }

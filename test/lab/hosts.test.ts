@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { removeLab } from "../../lab/build.ts";
 import type { Lab } from "../../lab/lab.ts";
+import { installService, startService, stopService } from "../../lab/machine.ts";
 import { labPaths } from "../../lab/names.ts";
 import { processesUnder } from "../../lab/process.ts";
 import { eventually } from "../../lab/shell.ts";
@@ -129,6 +130,60 @@ describe("a host", () => {
     expect(await seenFrom("datacenter1")).toBe("");
     await lab.heal();
     expect(await seenFrom("datacenter1")).toBe("192.0.2.10");
+  });
+});
+
+describe("the service of a host", () => {
+  const service = `
+    sh -c 'sleep 1001 & exec sleep 1002'  </dev/null >/dev/null 2>&1 &
+    (setsid sleep 1003 &)
+    (setsid sh -c '[ ! -e /sys/fs/cgroup/cgroup.procs ] || echo $$ >/sys/fs/cgroup/cgroup.procs; exec sleep 1004' &)
+    exec sleep 1000`;
+  const sleeps = async (): Promise<string[]> =>
+    (await lab.exec("lanhost", ["ps", "-eo", "args="])).stdout
+      .split("\n")
+      .filter((line) => /^sleep 10/.test(line))
+      .sort();
+
+  test("runs when installed, dies whole with its control group, and comes back when healed", async () => {
+    await installService(NAME, "lanhost", service);
+    await startService(NAME, "lanhost");
+    const all = ["sleep 1000", "sleep 1001", "sleep 1002", "sleep 1003", "sleep 1004"];
+    await eventually("the service runs", 5000, async () => ((await sleeps()).join() === all.join() ? true : undefined));
+    await stopService(NAME, "lanhost");
+    // What left the group by itself is not the service's any more.
+    expect(await sleeps()).toEqual(["sleep 1004"]);
+    await startService(NAME, "lanhost");
+    await eventually("the service runs again", 5000, async () => ((await sleeps()).length === 6 ? true : undefined));
+  });
+
+  test("is started again by its service manager after a crash", async () => {
+    const before = (await lab.exec("lanhost", ["cat", "/run/lab/service.pid"], { mayFail: true })).stdout;
+    await lab.crash("lanhost");
+    await eventually("the service runs again", 5000, async () => {
+      const now = (await lab.exec("lanhost", ["cat", "/run/lab/service.pid"], { mayFail: true })).stdout;
+      return now !== before && (await sleeps()).includes("sleep 1000") ? true : undefined;
+    });
+  });
+
+  test("can be made to stall and go on", async () => {
+    const states = async (): Promise<Set<string>> =>
+      new Set(
+        (await lab.exec("lanhost", ["sh", "-c", "ps -eo stat=,args= | grep '^[A-Za-z+<]* *sleep 1000$'"])).stdout
+          .split("\n")
+          .flatMap((line) => line[0] ?? []),
+      );
+    await lab.signal("lanhost", "SIGSTOP");
+    expect(await states()).toEqual(new Set(["T"]));
+    await lab.signal("lanhost", "SIGCONT");
+    expect(await states()).toEqual(new Set(["S"]));
+  });
+
+  test("starts with the host after a power failure", async () => {
+    await lab.fail("node", "lanhost");
+    await lab.heal();
+    await eventually("the service runs", 5000, async () => ((await sleeps()).length === 5 ? true : undefined));
+    await stopService(NAME, "lanhost");
   });
 });
 
@@ -262,6 +317,7 @@ describe("up and down", () => {
     expect(await labDown(NAME)).toBe(true);
     expect(namespaces()).toEqual([]);
     expect(labProcesses()).toEqual([]);
+    expect(existsSync(`/sys/fs/cgroup/isthmus-lab/${NAME}`) || existsSync(`/sys/fs/cgroup/unified/isthmus-lab/${NAME}`)).toBe(false);
     expect([existsSync(labPaths(NAME).run), existsSync(labPaths(NAME).data)]).toEqual([false, false]);
     expect(await labDown(NAME)).toBe(false);
   });
