@@ -115,10 +115,18 @@ export function parseV4Address(text: string): number | undefined {
 /** Start and length of a v4 prefix with its length written out; undefined for anything else, host bits included. */
 export function parseV4Prefix(text: string): { readonly value: number; readonly bits: number } | undefined {
   const slash = text.indexOf("/");
-  const value = slash < 0 ? undefined : scanV4(text, slash);
-  if (value === undefined || !/^(\d|[12]\d|3[0-2])$/.test(text.slice(slash + 1))) return undefined;
-  const bits = Number(text.slice(slash + 1));
-  return value % 2 ** (32 - bits) === 0 ? { value, bits } : undefined;
+  const bits = slash < 0 ? -1 : scanLength(text, slash + 1);
+  const value = bits < 0 || bits > 32 ? undefined : scanV4(text, slash);
+  return value === undefined || value % 2 ** (32 - bits) !== 0 ? undefined : { value, bits };
+}
+
+/** A number of one or two digits without a leading zero, from there to the end; -1 for anything else. */
+function scanLength(text: string, from: number): number {
+  const digits = text.length - from;
+  const first = text.charCodeAt(from) - 48;
+  const second = digits === 2 ? text.charCodeAt(from + 1) - 48 : 0;
+  if (digits < 1 || digits > 2 || first < 0 || first > 9 || second < 0 || second > 9 || (digits === 2 && first === 0)) return -1;
+  return digits === 1 ? first : 10 * first + second;
 }
 
 function scanV4(text: string, end: number): number | undefined {

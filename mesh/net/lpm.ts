@@ -3,7 +3,7 @@
  * a lookup is one binary search.
  */
 import type { Cidr } from "../model/scalars.ts";
-import { compareCidr, formatCidr, parseCidr, parseIp, parseV4Address, type ParsedCidr } from "./ip.ts";
+import { formatCidr, parseCidr, parseIp, parseV4Address } from "./ip.ts";
 
 export interface Match<T> {
   readonly prefix: Cidr;
@@ -24,31 +24,16 @@ export interface LpmTable<T> {
 
 /** Builds the table. Of two entries with the same prefix the later one counts. @throws {RangeError} on a text that is no prefix. */
 export function buildLpm<T>(entries: Iterable<readonly [cidr: string, value: T]>): LpmTable<T> {
-  const byPrefix = new Map<string, { cidr: ParsedCidr; match: Match<T> }>();
+  const v4 = new Map<string, Span<number, T>>();
+  const v6 = new Map<string, Span<bigint, T>>();
   for (const [text, value] of entries) {
     const cidr = parseCidr(text);
     const prefix = formatCidr(cidr);
-    byPrefix.set(prefix, { cidr, match: { prefix, value } });
+    const match: Match<T> = { prefix, value };
+    if (cidr.family === 4) v4.set(prefix, { start: Number(cidr.value), end: Number(cidr.value) + 2 ** (32 - cidr.bits), match });
+    else v6.set(prefix, { start: cidr.value, end: cidr.value + (1n << BigInt(128 - cidr.bits)), match });
   }
-  const sorted = [...byPrefix.values()].sort((a, b) => compareCidr(a.cidr, b.cidr));
-  const spans = <N extends number | bigint>(family: 4 | 6, convert: (value: bigint) => N): Span<N, T>[] =>
-    sorted
-      .filter(({ cidr }) => cidr.family === family)
-      .map(({ cidr, match }) => ({
-        start: convert(cidr.value),
-        end: convert(cidr.value + (1n << BigInt((family === 4 ? 32 : 128) - cidr.bits))),
-        match,
-      }));
-  return {
-    v4: flatten(
-      spans(4, (value) => Number(value)),
-      0,
-    ),
-    v6: flatten(
-      spans(6, (value) => value),
-      0n,
-    ),
-  };
+  return { v4: flatten(sortSpans(v4), 0), v6: flatten(sortSpans(v6), 0n) };
 }
 
 /** The most specific prefix that holds the address, with its value. @throws {RangeError} on a text that is no address. */
@@ -61,6 +46,11 @@ interface Span<N, T> {
   readonly start: N;
   readonly end: N;
   readonly match: Match<T>;
+}
+
+/** By start, the wider span first. */
+function sortSpans<N extends number | bigint, T>(spans: ReadonlyMap<string, Span<N, T>>): Span<N, T>[] {
+  return [...spans.values()].sort((a, b) => (a.start !== b.start ? (a.start < b.start ? -1 : 1) : a.end > b.end ? -1 : 1));
 }
 
 /** Spans come sorted by start, outer before inner, and nest (prefixes never cross). */

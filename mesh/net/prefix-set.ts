@@ -3,7 +3,7 @@
  * so every operation is one sweep over both lists. v4 counts in numbers, v6 in bigints.
  */
 import type { Cidr } from "../model/scalars.ts";
-import { formatCidr, parseCidr, parseV4Prefix, type Family, type ParsedIp } from "./ip.ts";
+import { compareCidr, formatCidr, parseCidr, parseV4Prefix, type Family, type ParsedCidr, type ParsedIp } from "./ip.ts";
 
 type Bound = number | bigint;
 /** `[start, end, start, end, …]`, ascending, ends not included, neighbours merged. */
@@ -19,19 +19,19 @@ export const EMPTY_SET: PrefixSet = { v4: [], v6: [] };
 
 /** All addresses of these prefixes. @throws {RangeError} when one is not a prefix. */
 export function prefixSet(cidrs: Iterable<string>): PrefixSet {
-  const v4: [number, number][] = [];
-  const v6: [bigint, bigint][] = [];
+  const v4: number[] = [];
+  const v6: ParsedCidr[] = [];
   for (const text of cidrs) {
     const fast = parseV4Prefix(text);
     if (fast !== undefined) {
-      v4.push([fast.value, fast.value + 2 ** (32 - fast.bits)]);
+      v4.push(packV4(fast.value, fast.bits));
       continue;
     }
     const cidr = parseCidr(text);
-    if (cidr.family === 4) v4.push([Number(cidr.value), Number(cidr.value) + 2 ** (32 - cidr.bits)]);
-    else v6.push([cidr.value, cidr.value + (1n << BigInt(128 - cidr.bits))]);
+    if (cidr.family === 4) v4.push(packV4(Number(cidr.value), cidr.bits));
+    else v6.push(cidr);
   }
-  return { v4: merge(v4), v6: merge(v6) };
+  return { v4: mergeV4(v4), v6: mergeV6(v6) };
 }
 
 /** Addresses of `a`, of `b`, or of both. */
@@ -87,15 +87,31 @@ export function aggregate(cidrs: Iterable<string>): Cidr[] {
   return toCidrs(prefixSet(cidrs));
 }
 
-function merge<N extends Bound>(spans: [N, N][]): N[] {
-  spans.sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
-  const out: N[] = [];
-  for (const [start, end] of spans) {
-    const last = out.at(-1);
-    if (last === undefined || start > last) out.push(start, end);
-    else if (end > last) out[out.length - 1] = end;
+/** Start and length in one number below 2^53, so that sorting needs no comparisons of objects. */
+function packV4(start: number, bits: number): number {
+  return start * 64 + bits;
+}
+
+function mergeV4(packed: readonly number[]): number[] {
+  const out: number[] = [];
+  for (const one of Float64Array.from(packed).sort()) {
+    const start = Math.floor(one / 64);
+    append(out, start, start + 2 ** (32 - (one % 64)));
   }
   return out;
+}
+
+function mergeV6(cidrs: ParsedCidr[]): bigint[] {
+  const out: bigint[] = [];
+  for (const { value, bits } of cidrs.sort(compareCidr)) append(out, value, value + (1n << BigInt(128 - bits)));
+  return out;
+}
+
+/** Adds an interval that starts at or after all that are there. */
+function append<N extends Bound>(out: N[], start: N, end: N): void {
+  const last = out.at(-1);
+  if (last === undefined || start > last) out.push(start, end);
+  else if (end > last) out[out.length - 1] = end;
 }
 
 /** Walks over the bounds of both lists; `keep` says whether a stretch inside `a` and/or `b` belongs to the result. */

@@ -1,9 +1,9 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { compile } from "../../../mesh/compile/plan.ts";
 import type { PeerPlan, SelfPlan } from "../../../mesh/model/plan.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
-import { conditionsOf, facts, input, node, site } from "./fixtures.ts";
+import { conditionsOf, entry, facts, input, node, site } from "./fixtures.ts";
 
 interface Setup {
   readonly claims: string[];
@@ -24,8 +24,8 @@ function claim({ claims, granted = [], siteGrants = [], older = [] }: Setup) {
   );
   const status = out.nodeStatus.get("claimer" as NodeName);
   return {
-    effective: (out.views.get("mesh")?.get("peer/claimer") as PeerPlan).a ?? [],
-    self: (out.views.get("node/claimer")?.get("self") as SelfPlan).advertise,
+    effective: (entry(out, "mesh", "peer/claimer") as PeerPlan).a ?? [],
+    self: (entry(out, "node/claimer", "self") as SelfPlan).advertise,
     pending: (status?.pending ?? []).map(({ cidr, reason }) => `${cidr} ${reason}`),
     pendingCidrs: status?.pendingCidrs,
     conditions: conditionsOf(status),
@@ -95,7 +95,7 @@ describe("what a node may advertise (I11)", () => {
             facts: Object.fromEntries(names.map((name, i) => [name, facts({ advertise: claims[i] })])),
           }),
         );
-        const owned = names.map((name) => (out.views.get("mesh")?.get(`peer/${name}`) as PeerPlan).a ?? []);
+        const owned = names.map((name) => (entry(out, "mesh", `peer/${name}`) as PeerPlan).a ?? []);
         const third = (text: string): number[] => {
           const [, start, bits] = /^10\.9\.(\d+)\.0\/(\d+)$/.exec(text) ?? [];
           return Array.from({ length: 2 ** (24 - Number(bits)) }, (_, i) => Number(start) + i);

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { compile } from "../../../mesh/compile/plan.ts";
 import type { PathPlan, ServePlan } from "../../../mesh/model/plan.ts";
@@ -6,7 +6,7 @@ import type { NodeName } from "../../../mesh/model/scalars.ts";
 import { isEmpty, prefixSet, setsOverlap, subtract, union } from "../../../mesh/net/prefix-set.ts";
 import { anyCidr } from "../net/arbitraries.ts";
 import { formatCidr } from "../../../mesh/net/ip.ts";
-import { conditionsOf, fourNodes, keysOf, node, resource } from "./fixtures.ts";
+import { conditionsOf, entry, fourNodes, keysOf, node, resource } from "./fixtures.ts";
 
 const egress = (spec: object) =>
   compile(
@@ -169,7 +169,7 @@ describe("the rest of the spec", () => {
       onNoGateway: "Underlay",
       created: Date.parse("2026-01-01T00:00:00Z"),
     });
-    expect(out.views.get("node/do1")?.get("serve/egress/e") as ServePlan).toEqual({
+    expect(entry(out, "node/do1", "serve/egress/e") as ServePlan).toEqual({
       snat: { type: "Address", address: "203.0.113.11" },
       uplink: [{ type: "icmp", icmp: { address: "34.160.111.145" } }],
       uplinkIntervalMs: 2000,

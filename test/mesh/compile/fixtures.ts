@@ -1,6 +1,6 @@
 /** Small inputs of compile: objects as the API would have parsed them, with little to write. */
 import { createHash } from "node:crypto";
-import type { CompileInput } from "../../../mesh/compile/types.ts";
+import type { CompileInput, CompileOutput } from "../../../mesh/compile/types.ts";
 import { KINDS, type Kind, type Resource } from "../../../mesh/model/resources.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
 import { NodeFacts } from "../../../mesh/model/wire.ts";
@@ -65,6 +65,13 @@ export function fourNodes(parts: Parameters<typeof input>[0] = {}): CompileInput
     },
     ...parts,
   });
+}
+
+/** One entry of a view, which is expected to be there. */
+export function entry(out: CompileOutput, view: string, key: string): unknown {
+  const value = out.views.get(view)?.get(key);
+  if (value === undefined) throw new Error(`view ${view} has no ${key}`);
+  return value;
 }
 
 /** Keys of a view. */

@@ -1,11 +1,11 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { compile, createCompiler } from "../../../mesh/compile/plan.ts";
 import type { CompileInput, CompileOutput } from "../../../mesh/compile/types.ts";
 import { diffViews } from "../../../mesh/compile/views.ts";
 import type { PeerPlan, SelfPlan } from "../../../mesh/model/plan.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
-import { conditionsOf, facts, fourNodes, input, keysOf, network, node, resource, site } from "./fixtures.ts";
+import { conditionsOf, entry, facts, fourNodes, input, keysOf, network, node, resource, site } from "./fixtures.ts";
 
 /** The output as bytes. */
 function bytes(out: CompileOutput): string {
@@ -204,12 +204,7 @@ describe("the mesh view", () => {
 
 describe("a node's own view", () => {
   it("says that it drains, and for how long", () => {
-    const drainOf = (spec: object) =>
-      (
-        compile(input({ nodes: [node("n", "a", 1, spec)] }))
-          .views.get("node/n")
-          ?.get("self") as SelfPlan
-      ).drain;
+    const drainOf = (spec: object) => (entry(compile(input({ nodes: [node("n", "a", 1, spec)] })), "node/n", "self") as SelfPlan).drain;
     expect(drainOf({})).toBeUndefined();
     expect(drainOf({ cordoned: true })).toEqual({ timeoutMs: 60_000 });
     expect(drainOf({ cordoned: true, drainTimeout: "5s" })).toEqual({ timeoutMs: 5000 });

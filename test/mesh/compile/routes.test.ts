@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { compile } from "../../../mesh/compile/plan.ts";
 import type { LanRoutePlan, PathPlan, ServePlan } from "../../../mesh/model/plan.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
-import { conditionsOf, fourNodes, keysOf, resource } from "./fixtures.ts";
+import { conditionsOf, entry, fourNodes, keysOf, resource } from "./fixtures.ts";
 
 const route = (spec: object) => compile(fourNodes({ routes: [resource("MeshRoute", "r", spec)] }));
 const statusOf = (out: ReturnType<typeof route>) => out.intentStatus.get("MeshRoute/r");
@@ -33,7 +33,7 @@ describe("a MeshRoute through LAN routers", () => {
 
   it("is installed in main when it names no table", () => {
     const out = route({ destinations: ["10.9.0.0/16"], gateways: [{ address: "10.116.0.5" }] });
-    expect((out.views.get("lanroute/r")?.get("lan") as LanRoutePlan).table).toBe(254);
+    expect((entry(out, "lanroute/r", "lan") as LanRoutePlan).table).toBe(254);
   });
 
   it.each([
@@ -60,7 +60,7 @@ describe("a MeshRoute through nodes", () => {
     const plan = out.views.get("route/r")?.get("path") as PathPlan;
     expect(plan.gateways.map(({ node }) => node)).toEqual(["do2", "do1"]);
     expect(plan.gateways[0]?.priority).toBeGreaterThan(plan.gateways[1]?.priority ?? 0);
-    expect((out.views.get("node/do2")?.get("serve/route/r") as ServePlan).snat).toEqual({ type: "None" });
+    expect((entry(out, "node/do2", "serve/route/r") as ServePlan).snat).toEqual({ type: "None" });
     expect(statusOf(out)).toMatchObject({ nodes: ["datacenter1", "datacenter2"], gateways: ["do2", "do1"] });
   });
 
@@ -83,7 +83,7 @@ describe("a MeshRoute through nodes", () => {
 
   it("without any gateway stays, so that its traffic fails closed", () => {
     const out = route({ destinations: ["10.9.0.0/16"], gateways: [{ node: "do3" }] });
-    expect((out.views.get("route/r")?.get("path") as PathPlan).gateways).toEqual([]);
+    expect((entry(out, "route/r", "path") as PathPlan).gateways).toEqual([]);
     expect(conditionsOf(statusOf(out))).toContain("GatewaysResolved=False/NoGateway");
   });
 
@@ -93,7 +93,7 @@ describe("a MeshRoute through nodes", () => {
       gateways: [{ node: "do1" }],
       health: { type: "tcp", tcp: { address: "10.9.0.1", port: 22 } },
     });
-    expect((out.views.get("node/do1")?.get("serve/route/r") as ServePlan).uplink).toEqual([{ type: "tcp", tcp: { address: "10.9.0.1", port: 22 } }]);
+    expect((entry(out, "node/do1", "serve/route/r") as ServePlan).uplink).toEqual([{ type: "tcp", tcp: { address: "10.9.0.1", port: 22 } }]);
   });
 });
 

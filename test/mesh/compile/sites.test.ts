@@ -2,17 +2,17 @@ import { describe, expect, it } from "vitest";
 import { compile } from "../../../mesh/compile/plan.ts";
 import type { PathPlan, SelfPlan, ServePlan } from "../../../mesh/model/plan.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
-import { conditionsOf, fourNodes, input, keysOf, node, site } from "./fixtures.ts";
+import { conditionsOf, entry, fourNodes, input, keysOf, node, site } from "./fixtures.ts";
 
 describe("subnets of a site", () => {
   it("are reached by the nodes of other sites through the site's nodes", () => {
     const out = compile(fourNodes());
     expect(keysOf(out.views.get("subnet/dc1"))).toEqual(["d/192.168.88.0/24", "path"]);
-    expect((out.views.get("subnet/dc1")?.get("path") as PathPlan).gateways.map(({ node }) => node)).toEqual(["datacenter1", "datacenter2"]);
+    expect((entry(out, "subnet/dc1", "path") as PathPlan).gateways.map(({ node }) => node)).toEqual(["datacenter1", "datacenter2"]);
     expect(out.intentStatus.get("Site/dc1")).toMatchObject({ id: "subnet/dc1", nodes: ["do1", "do2"], gateways: ["datacenter1", "datacenter2"] });
     expect(out.audience.get("do1" as NodeName)).toEqual(["mesh", "node/do1", "subnet/dc1"]);
     expect(keysOf(out.views.get("node/datacenter1"))).toEqual(["client/do1", "client/do2", "self", "serve/subnet/dc1"]);
-    expect((out.views.get("node/datacenter1")?.get("serve/subnet/dc1") as ServePlan).snat).toEqual({ type: "Masquerade" });
+    expect((entry(out, "node/datacenter1", "serve/subnet/dc1") as ServePlan).snat).toEqual({ type: "Masquerade" });
   });
 
   it("do not concern other nodes of the site: they stand in the LAN", () => {
@@ -24,7 +24,7 @@ describe("subnets of a site", () => {
     });
     expect(out.audience.get("datacenter1" as NodeName)).toEqual(["mesh", "node/datacenter1"]);
     expect(out.audience.get("router" as NodeName)).toContain("subnet/dc1");
-    expect((out.views.get("node/datacenter1")?.get("self") as SelfPlan).subnets).toEqual(["192.168.88.0/24"]);
+    expect((entry(out, "node/datacenter1", "self") as SelfPlan).subnets).toEqual(["192.168.88.0/24"]);
   });
 
   it("that overlap those of another site stay with the older one, and the younger is told whose they are", () => {
@@ -57,7 +57,7 @@ describe("subnets of a site", () => {
 
   it("without a node to carry them fail closed and say so", () => {
     const out = compile(input({ sites: [site("a", { subnets: ["10.1.0.0/16"] }), site("b")], nodes: [node("b", "b", 2)] }));
-    expect((out.views.get("subnet/a")?.get("path") as PathPlan).gateways).toEqual([]);
+    expect((entry(out, "subnet/a", "path") as PathPlan).gateways).toEqual([]);
     expect(out.audience.get("b" as NodeName)).toContain("subnet/a");
     expect(conditionsOf(out.intentStatus.get("Site/a"))).toContain("GatewaysResolved=False/NoGateway");
   });

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { allocate, free, isAllocated, NO_ALLOCATIONS, QUARANTINE_MS, type AllocationState } from "../../../mesh/net/allocate.ts";
 

@@ -1,5 +1,5 @@
 /** Generators of addresses and prefixes, canonical by construction and without the code under test. */
-import fc from "fast-check";
+import * as fc from "fast-check";
 import type { ParsedCidr } from "../../../mesh/net/ip.ts";
 
 const mapped = (value: bigint): boolean => value >> 32n === 0xffffn;

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { contains, formatCidr, formatIp, hostCidr, parseCidr } from "../../../mesh/net/ip.ts";
 import { buildLpm, lookup } from "../../../mesh/net/lpm.ts";

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Cidr } from "../../../mesh/model/scalars.ts";
 import { contains, hostCidr, parseCidr } from "../../../mesh/net/ip.ts";
