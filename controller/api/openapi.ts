@@ -1,0 +1,4 @@
+/** OpenAPI of this API. */
+export function openApi(): unknown {
+  return {};
+}

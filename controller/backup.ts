@@ -1,0 +1,89 @@
+/** Backup and restore: store and PKI in one file (gzip of JSON), so that a controller can come back on a new machine. */
+import { existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { gunzipSync, gzipSync } from "node:zlib";
+import { z } from "zod";
+import { IsthmusError } from "../mesh/errors.ts";
+import { privateFolder, writePrivate } from "./files.ts";
+import { openSqliteStore, type SqliteStore } from "./store/sqlite.ts";
+
+const FORMAT = 1;
+
+const BackupFile = z.object({
+  format: z.literal(FORMAT),
+  created: z.string(),
+  /** The SQLite file, base64. */
+  store: z.string(),
+  /** Files of the PKI folder by relative path. */
+  pki: z.record(z.string().regex(/^((roots|issuers)\/)?[a-z0-9][a-z0-9.-]*$/i), z.string()),
+});
+
+/** Where a controller keeps its things. */
+export interface Places {
+  readonly data: string;
+  readonly store: string;
+  readonly pki: string;
+  readonly audit: string;
+}
+
+export function placesOf(data: string): Places {
+  return { data, store: join(data, "store.db"), pki: join(data, "pki"), audit: join(data, "audit.jsonl") };
+}
+
+/** A consistent copy, taken while everything goes on. */
+export async function makeBackup(places: Places, store: SqliteStore, now: number): Promise<Buffer> {
+  const folder = mkdtempSync(join(places.data, ".backup-"));
+  try {
+    const copy = join(folder, "store.db");
+    await store.copyTo(copy);
+    const pki = Object.fromEntries(pkiFiles(places.pki).map((file) => [file, readFileSync(join(places.pki, file), "utf8")]));
+    return gzipSync(JSON.stringify({ format: FORMAT, created: new Date(now).toISOString(), store: readFileSync(copy).toString("base64"), pki }));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Puts a backup in place of what is in the data folder; what was there is kept aside. The controller then starts in
+ * Recovery: agents have seen more than the backup knows.
+ * @throws {IsthmusError} `BadRequest` for a file that is no backup, `AlreadyRunning`
+ */
+export async function restoreBackup(places: Places, file: string, now: number): Promise<void> {
+  const backup = readBackup(file);
+  privateFolder(places.data);
+  await refuseRunning(places.store);
+  const suffix = `.before-restore-${new Date(now).toISOString().replaceAll(/[:.]/g, "-")}`;
+  for (const path of [places.store, `${places.store}-wal`, `${places.store}-shm`, places.pki]) if (existsSync(path)) renameSync(path, path + suffix);
+  writePrivate(places.store, Buffer.from(backup.store, "base64"));
+  privateFolder(places.pki);
+  for (const [name, content] of Object.entries(backup.pki)) writePrivate(join(places.pki, name), content);
+  const store = openSqliteStore(places.store);
+  const { epoch } = await store.state();
+  await store.raise({ epoch: epoch + 1, recovering: true });
+  await store.close();
+}
+
+function readBackup(file: string): z.infer<typeof BackupFile> {
+  try {
+    return BackupFile.parse(JSON.parse(gunzipSync(readFileSync(file)).toString("utf8")));
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === "ENOENT") throw new IsthmusError("NotFound", `${file}: there is no such file`);
+    throw new IsthmusError("BadRequest", `${file} is not a backup of an Isthmus controller, or is damaged`, { remedy: "Use a file that `isthmus backup` wrote.", cause: thrown });
+  }
+}
+
+/** A damaged store may be replaced; one that somebody has open may not. */
+async function refuseRunning(path: string): Promise<void> {
+  if (!existsSync(path)) return;
+  try {
+    await openSqliteStore(path).close();
+  } catch (thrown) {
+    if (thrown instanceof IsthmusError && thrown.code === "AlreadyRunning") throw thrown;
+  }
+}
+
+function pkiFiles(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .filter((file) => /\.(crt|key)$/.test(file) && statSync(join(folder, file)).isFile())
+    .sort();
+}

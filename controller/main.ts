@@ -1,0 +1,227 @@
+/** Puts the controller together: the only place where its clocks, files and sockets are made. */
+import { randomBytes, randomUUID } from "node:crypto";
+import type { Duplex } from "node:stream";
+import { pino } from "pino";
+import { WebSocketServer } from "ws";
+import { IsthmusError, asIsthmusError } from "../mesh/errors.ts";
+import type { NodeName } from "../mesh/model/scalars.ts";
+import { PLAN_FORMAT } from "../mesh/model/wire.ts";
+import { joinEndpoint } from "../mesh/net/ip.ts";
+import { createListeners, listenTcp, listenUnix, principalOfRequest, remoteAddress } from "./api/http.ts";
+import { openAudit } from "./api/audit.ts";
+import { remove } from "./api/apply.ts";
+import { joinRoutes } from "./api/join-routes.ts";
+import { endStreams } from "./api/lines.ts";
+import { nodeRoutes } from "./api/node-routes.ts";
+import { opsRoutes } from "./api/ops-routes.ts";
+import { resourceRoutes } from "./api/resource-routes.ts";
+import type { Services } from "./api/services.ts";
+import { tokenRoutes } from "./api/tokens.ts";
+import { makeBackup, placesOf, restoreBackup } from "./backup.ts";
+import { privateFolder } from "./files.ts";
+import { announce, ensureNetwork, foundAddresses, hostName, splitListen, type NetworkOptions } from "./first-start.ts";
+import { createJoinService } from "./join/service.ts";
+import { createMetrics } from "./metrics.ts";
+import { startTimers } from "./timers.ts";
+import { openAuthority } from "./pki/authority.ts";
+import { openEvents } from "./reconcile/events.ts";
+import { keepFacts } from "./reconcile/facts.ts";
+import { NETWORK } from "./reconcile/keys.ts";
+import { openMirror } from "./reconcile/mirror.ts";
+import { startPlanner } from "./reconcile/planner.ts";
+import { openRecovery } from "./reconcile/recovery.ts";
+import { createReports, type NodeContact } from "./reconcile/reports.ts";
+import { keepStatus } from "./reconcile/status.ts";
+import { openSqliteStore } from "./store/sqlite.ts";
+import { createAgents, type Agents } from "./stream/agents.ts";
+import { createHub } from "./stream/hub.ts";
+
+const MAX_MESSAGE = 1024 * 1024;
+
+export interface Logger {
+  info(detail: object, message: string): void;
+  warn(detail: object, message: string): void;
+  error(detail: object, message: string): void;
+}
+
+export interface ControllerOptions {
+  /** Data folder; made with mode 0700 when absent. */
+  readonly data: string;
+  /** `ADDR:PORT`; port 0 takes a free one. */
+  readonly listen: string;
+  /** `HOST:PORT` under which agents reach it; found when empty. */
+  readonly advertise?: readonly string[];
+  /** Path of the admin socket. */
+  readonly socket?: string;
+  readonly signal?: AbortSignal;
+  readonly log?: Logger;
+  /** Ranges of the network, used at the first start only. */
+  readonly network?: NetworkOptions;
+  /** Quiet time of a recovery in ms; for tests. */
+  readonly recoveryQuietMs?: number;
+}
+
+export interface RunningController {
+  /** `ADDR:PORT` that it listens on. */
+  readonly address: string;
+  readonly socket: string | undefined;
+  readonly advertise: readonly string[];
+  close(): Promise<void>;
+  /** Resolves when it has closed. */
+  readonly closed: Promise<void>;
+}
+
+/** @throws {IsthmusError} `PortTaken`, `NotRoot`, `FileMode`, `StoreDamaged`, `AlreadyRunning`, `DiskFull` … */
+export async function runController(options: ControllerOptions): Promise<RunningController> {
+  const log = options.log ?? pino({ base: { part: "controller" } });
+  const now = Date.now;
+  const newUid = randomUUID;
+  const places = placesOf(options.data);
+  privateFolder(places.data);
+  const store = openSqliteStore(places.store);
+  const stack = new AsyncDisposableStack();
+  try {
+    stack.defer(() => store.close());
+    const failed = (what: string) => (thrown: unknown) => log.error({ reason: asIsthmusError(thrown).message }, what);
+    const mirror = await openMirror(store, failed("following the store failed"));
+    stack.defer(() => mirror.close());
+    await ensureNetwork(store, mirror, { now, newUid, randomBytes }, options.network ?? {});
+
+    const { host, port } = splitListen(options.listen);
+    const audit = openAudit(places.audit, now, failed("the audit log cannot be written"));
+    stack.defer(() => audit.close());
+    const events = await openEvents(store, now, failed("events cannot be saved"));
+    stack.defer(() => events.close());
+    const contacts = (await store.notes("contact/")) as ReadonlyMap<string, NodeContact>;
+    const reports = createReports(new Map([...contacts].map(([key, contact]) => [key.slice("contact/".length), contact])));
+    const hub = createHub({ network: NETWORK, format: PLAN_FORMAT, now });
+    const status = keepStatus({ mirror, reports, output: () => hub.output, now });
+    const facts = keepFacts({ store, mirror, onFailure: failed("facts cannot be saved") });
+    stack.defer(() => facts.close());
+    const lazy: { agents?: Agents } = {};
+    const recovery = await openRecovery({
+      store,
+      mirror,
+      events,
+      now,
+      newUid,
+      ...(options.recoveryQuietMs === undefined ? {} : { quietMs: options.recoveryQuietMs }),
+      onChange: (active) => {
+        hub.setRecovering(active);
+        log.warn({ recovering: active }, active ? "recovery began: this store knows less than an agent has seen" : "recovery ended");
+        lazy.agents?.restartAll();
+      },
+    });
+    hub.setRecovering(recovery.active);
+    const metrics = createMetrics({ agents: () => agents, mirror: () => mirror, recovery: () => recovery, output: () => hub.output });
+    const monotonic = (): number => performance.now();
+    const planner = startPlanner({
+      mirror,
+      monotonic,
+      publish: (output, revision) => {
+        hub.publish(output, revision);
+        metrics.plans.inc();
+      },
+      onRound: (seconds) => metrics.planSeconds.observe(seconds),
+      onFailure: failed("compiling the plan failed"),
+    });
+    stack.defer(() => planner.close());
+    const agents: Agents = createAgents({
+      store,
+      mirror,
+      hub,
+      facts,
+      reports,
+      events,
+      recovery,
+      now,
+      leave: async (node: NodeName) => void (await remove(services, { kind: "node", name: node, keyHash: "" }, "MeshNode", node, false)),
+      log: (message, detail = {}) => log.info(detail, message),
+    });
+    lazy.agents = agents;
+
+    let advertise = options.advertise ?? [];
+    const hosts = advertise.length > 0 ? advertise.map(hostName) : foundAddresses(host);
+    const authority = await openAuthority({ folder: places.pki, name: "controller", hosts: [...new Set(hosts)], now });
+    const { app, https, unix } = createListeners({
+      cert: authority.server.cert,
+      key: authority.server.key,
+      roots: authority.roots,
+      issuers: authority.issuers,
+      mirror: () => mirror,
+      now,
+      log: (message, detail = {}) => log.error(detail, message),
+    });
+    const services: Services = {
+      store,
+      mirror,
+      authority,
+      planner,
+      hub,
+      agents,
+      reports,
+      status,
+      events,
+      recovery,
+      joins: createJoinService({ store, mirror, authority, now, newUid }),
+      audit,
+      now,
+      newUid,
+      advertise: () => advertise,
+      name: "controller",
+      backup: () => makeBackup(places, store, now()),
+      metrics: () => metrics.text(),
+    };
+    for (const routes of [joinRoutes, tokenRoutes, resourceRoutes, nodeRoutes, opsRoutes]) routes(app, services);
+    const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE, clientTracking: false });
+    const upgrade = (request: Parameters<typeof principalOfRequest>[0], socket: Duplex, head: Buffer): void => {
+      const refuse = (error: IsthmusError): void => {
+        const body = JSON.stringify(error.toJSON());
+        socket.end(`HTTP/1.1 ${error.http} ${error.code}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`);
+      };
+      socket.on("error", () => socket.destroy());
+      if (request.url?.split("?")[0] !== "/v1/agent") return refuse(new IsthmusError("NotFound", "agents connect to /v1/agent"));
+      const principal = principalOfRequest(request, mirror, authority.issuers, now());
+      if (principal.kind === "nobody" && principal.why.code === "Unauthenticated") return refuse(principal.why);
+      sockets.handleUpgrade(request, socket, head, (ws) => agents.accept(ws, socket, principal, remoteAddress(request.socket)));
+    };
+    https.on("upgrade", upgrade);
+    // A closing server waits for upgraded sockets and open streams unless they are ended first.
+    app.addHook("preClose", (done) => {
+      agents.closeAll();
+      endStreams();
+      unix.closeAllConnections();
+      done();
+    });
+    await app.ready();
+    stack.defer(async () => {
+      await app.close();
+      await new Promise((resolve) => https.close(resolve));
+      await new Promise((resolve) => unix.close(resolve));
+    });
+    const listening = await listenTcp(https, host, port);
+    if (options.socket !== undefined) await listenUnix(unix, options.socket);
+    if (advertise.length === 0) advertise = hosts.map((one) => joinEndpoint(one, listening));
+    await announce(store, mirror, services.name, advertise);
+    const timers = startTimers(services, https, failed);
+    stack.defer(timers);
+    const resources = stack.move();
+    const address = joinEndpoint(host, listening);
+    log.info({ address, advertise, socket: options.socket, recovering: recovery.active }, "the controller is ready");
+    let closing: Promise<void> | undefined;
+    let settle = (): void => {};
+    const closed = new Promise<void>((resolve) => (settle = resolve));
+    const close = (): Promise<void> => (closing ??= resources.disposeAsync().then(settle));
+    options.signal?.addEventListener("abort", () => void close(), { once: true });
+    if (options.signal?.aborted === true) await close();
+    return { address, socket: options.socket, advertise, close, closed };
+  } catch (thrown) {
+    await stack.disposeAsync();
+    throw thrown;
+  }
+}
+
+/** Puts a backup into the data folder; the next start is in Recovery. */
+export async function restoreController(options: { readonly data: string; readonly from: string }): Promise<void> {
+  await restoreBackup(placesOf(options.data), options.from, Date.now());
+}

@@ -1,0 +1,84 @@
+/** Events of agents and controller: a ring, repeated ones counted instead of kept twice, saved as notes of the store. */
+import type { EventRecord } from "../../mesh/model/answers.ts";
+import type { AgentEvent } from "../../mesh/model/wire.ts";
+import type { Store } from "../store/types.ts";
+
+/** Times are milliseconds since 1970; `at` is the last time. */
+export interface StoredEvent extends EventRecord {
+  readonly first: number;
+  readonly count: number;
+  /** Order of the last change. */
+  readonly seq: number;
+}
+
+export interface Events {
+  /** `node` is the node that reports it; undefined when the controller says it. */
+  record(node: string | undefined, event: Omit<AgentEvent, "at"> & { readonly at?: number }): void;
+  /** Newest last; `since`: later than this time. */
+  list(filter: { readonly about?: string | undefined; readonly since?: number | undefined }): readonly StoredEvent[];
+  subscribe(listener: (event: StoredEvent) => void): () => void;
+  close(): Promise<void>;
+}
+
+const KEPT = 5_000;
+/** The same again within this time is counted. */
+const SAME_MS = 10 * 60_000;
+const SAVE_MS = 500;
+const PREFIX = "event/";
+
+export async function openEvents(store: Store, now: () => number, onFailure: (error: unknown) => void): Promise<Events> {
+  const saved = [...(await store.notes(PREFIX)).values()] as StoredEvent[];
+  const ring = new Map<string, StoredEvent>(saved.sort((a, b) => a.seq - b.seq).map((event) => [keyOf(event), event]));
+  const dirty = new Map<string, StoredEvent | undefined>();
+  const listeners = new Set<(event: StoredEvent) => void>();
+  let seq = saved.at(-1)?.seq ?? 0;
+  let timer: NodeJS.Timeout | undefined;
+
+  async function save(): Promise<void> {
+    clearTimeout(timer);
+    timer = undefined;
+    const batch = new Map([...dirty].map(([key, value]) => [PREFIX + key, value]));
+    dirty.clear();
+    if (batch.size > 0) await store.note(batch).catch(onFailure);
+  }
+
+  return {
+    record(node, { type, reason, message, about, at }) {
+      const time = Math.min(at ?? now(), now());
+      const key = keyOf({ node, type, reason, about, message });
+      const before = ring.get(key);
+      const again = before !== undefined && time - before.at < SAME_MS;
+      const event: StoredEvent = {
+        at: time,
+        first: again ? before.first : time,
+        count: again ? before.count + 1 : 1,
+        type,
+        reason,
+        message,
+        about,
+        ...(node === undefined ? {} : { node }),
+        seq: ++seq,
+      };
+      ring.delete(key);
+      ring.set(key, event);
+      dirty.set(key, event);
+      const oldest = ring.size > KEPT ? ring.keys().next().value : undefined;
+      if (oldest !== undefined) {
+        ring.delete(oldest);
+        dirty.set(oldest, undefined);
+      }
+      timer ??= setTimeout(() => void save(), SAVE_MS);
+      for (const listener of listeners) listener(event);
+    },
+    list: ({ about, since = 0 }) => [...ring.values()].filter((event) => event.at > since && (about === undefined || event.about === about)),
+    subscribe: (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: save,
+  };
+}
+
+function keyOf({ node, type, reason, message, about }: Pick<EventRecord, "type" | "reason" | "message" | "about"> & { readonly node?: string | undefined }): string {
+  return JSON.stringify([node ?? "", about, type, reason, message]);
+}

@@ -1,0 +1,131 @@
+/**
+ * Recovery: the store knows less than somebody saw (a restored backup, a copied file, lost writes). Until the agents have
+ * reported, no peer is deleted, and no address or token is issued (DESIGN §5).
+ */
+import type { Resource } from "../../mesh/model/resources.ts";
+import type { NodeName } from "../../mesh/model/scalars.ts";
+import type { AgentHello, Position } from "../../mesh/model/wire.ts";
+import { readmit } from "../join/readmit.ts";
+import { membershipOf } from "../pki/certificates.ts";
+import type { Principal } from "../pki/principal.ts";
+import type { Store, StoreState } from "../store/types.ts";
+import { commit } from "./draft.ts";
+import type { Events } from "./events.ts";
+import { kindFolder } from "./keys.ts";
+import type { Mirror } from "./mirror.ts";
+
+/** Quiet time after the last readmitted node, within which agents with the longest back-off have called. */
+const QUIET_MS = 30_000;
+
+export interface Recovery {
+  readonly active: boolean;
+  /** Looks at where an agent says it stands, and takes a forgotten node back. */
+  onHello(hello: AgentHello, principal: Principal): Promise<void>;
+  /** A node connected and is on record. */
+  reported(node: NodeName): void;
+  /** Nodes that have not reported since the recovery began. */
+  missing(): readonly string[];
+  /** Ends it: by an admin, or when everybody has reported. */
+  confirm(): Promise<void>;
+  /** Ends it when nobody is missing any more; called now and then. */
+  check(): Promise<void>;
+}
+
+export interface RecoveryOptions {
+  readonly store: Store;
+  readonly mirror: Mirror;
+  readonly events: Events;
+  readonly now: () => number;
+  readonly newUid: () => string;
+  /** Quiet time in ms; given by tests. */
+  readonly quietMs?: number;
+  /** Called after it began or ended. */
+  readonly onChange: (active: boolean) => void;
+}
+
+/** Whether `seen` is ahead of where we stand, or of another store altogether. */
+export function isAhead(seen: Position, ours: Position): boolean {
+  if (seen.lineage !== ours.lineage) return true;
+  return seen.epoch > ours.epoch || (seen.epoch === ours.epoch && seen.revision > ours.revision);
+}
+
+export async function openRecovery(options: RecoveryOptions): Promise<Recovery> {
+  const { store, mirror, events, now, newUid, onChange, quietMs = QUIET_MS } = options;
+  let state: StoreState = await store.state();
+  let active = state.recovering;
+  let lastNews = now();
+  let reported = new Set<string>();
+  let beginning: Promise<void> | undefined;
+
+  async function begin(seen: Position, who: string): Promise<void> {
+    state = await store.state();
+    if (!isAhead(seen, state)) return;
+    const epoch = (seen.lineage === state.lineage ? Math.max(state.epoch, seen.epoch) : state.epoch) + 1;
+    state = await store.raise({ epoch, revision: Math.max(seen.revision, state.revision) + 1, recovering: true });
+    mirror.advance(state.revision);
+    lastNews = now();
+    if (active) return;
+    active = true;
+    reported = new Set();
+    events.record(undefined, {
+      type: "Warning",
+      reason: "Recovery",
+      message: `node ${who} has seen a newer state than this store holds: writes were lost. Nothing is deleted and no address is issued until the nodes have reported.`,
+      about: "controller",
+    });
+    onChange(true);
+  }
+
+  async function takeBack(hello: AgentHello, principal: Extract<Principal, { kind: "stranger" }>): Promise<void> {
+    const { revision } = await commit(store, mirror, (draft) =>
+      readmit(draft, {
+        name: principal.name,
+        keyHash: principal.keyHash,
+        membership: membershipOf(principal.certificate),
+        machineId: hello.machineId,
+        bootId: hello.bootId,
+        now: now(),
+        newUid,
+      }),
+    );
+    lastNews = now();
+    events.record(undefined, { type: "Normal", reason: "NodeReadmitted", message: `${principal.name} is back on record, by its certificate (revision ${revision})`, about: `node/${principal.name}` });
+  }
+
+  function missing(): string[] {
+    return [...mirror.folder(kindFolder("MeshNode")).values()]
+      .map((item) => (item.value as Resource<"MeshNode">).metadata.name as string)
+      .filter((name) => !reported.has(name))
+      .sort();
+  }
+
+  async function end(how: string): Promise<void> {
+    if (!active) return;
+    state = await store.raise({ recovering: false });
+    active = false;
+    events.record(undefined, { type: "Normal", reason: "Recovered", message: how, about: "controller" });
+    onChange(false);
+  }
+
+  return {
+    get active() {
+      return active;
+    },
+    async onHello(hello, principal) {
+      if (hello.seen !== undefined && isAhead(hello.seen, await store.state())) {
+        beginning = (beginning ?? Promise.resolve()).then(() => begin(hello.seen as Position, hello.node));
+        await beginning;
+      }
+      if (principal.kind !== "stranger") return;
+      const ours = await store.state();
+      const wasBefore = hello.seen !== undefined && hello.seen.lineage === ours.lineage && hello.seen.epoch < ours.epoch;
+      if (active || wasBefore) await takeBack(hello, principal);
+    },
+    reported: (node) => void reported.add(node),
+    missing,
+    confirm: () => end("an admin confirmed that all nodes have reported"),
+    async check() {
+      if (active && now() - lastNews > quietMs && missing().length === 0) await end("all nodes have reported");
+    },
+  };
+}

@@ -1,0 +1,150 @@
+/** Status as the API shows it: what compile says, what agents report, and since when. It never raises the revision. */
+import type { CompileCondition, CompileOutput } from "../../mesh/compile/types.ts";
+import { intentKey } from "../../mesh/compile/types.ts";
+import { MAX_FAILING_NODES, type Condition, type IntentStatus, type NodeFault } from "../../mesh/model/meta.ts";
+import type { MeshNodeStatus } from "../../mesh/model/mesh-node.ts";
+import type { Kind, Resource } from "../../mesh/model/resources.ts";
+import type { NodeName } from "../../mesh/model/scalars.ts";
+import { kindFolder } from "./keys.ts";
+import type { Mirror } from "./mirror.ts";
+import type { Reports } from "./reports.ts";
+
+export interface StatusKeeper {
+  /** The object with its status filled in. */
+  withStatus<K extends Kind>(resource: Resource<K>): Resource<K>;
+}
+
+export interface StatusOptions {
+  readonly mirror: Mirror;
+  readonly reports: Reports;
+  readonly output: () => CompileOutput | undefined;
+  readonly now: () => number;
+}
+
+type Plain = Pick<Condition, "type" | "status" | "reason" | "message">;
+
+export function keepStatus({ mirror, reports, output, now }: StatusOptions): StatusKeeper {
+  /** When a condition last changed its status, by object and type. */
+  const since = new Map<string, { status: string; at: string }>();
+
+  function dated(owner: string, conditions: readonly Plain[], generation: number | undefined): Condition[] {
+    return conditions.map((condition) => {
+      const key = `${owner}/${condition.type}`;
+      const known = since.get(key);
+      const at = known?.status === condition.status ? known.at : new Date(now()).toISOString();
+      since.set(key, { status: condition.status, at });
+      return { ...condition, lastTransitionTime: at, ...(generation === undefined ? {} : { observedGeneration: generation }) };
+    });
+  }
+
+  function nodeStatus(node: Resource<"MeshNode">): MeshNodeStatus {
+    const { name, generation } = node.metadata;
+    const compiled = output()?.nodeStatus.get(name as unknown as NodeName);
+    const report = reports.get(name);
+    const contact = reports.contact(name);
+    const lost = report?.handshakes?.lost ?? [];
+    const conditions: Plain[] = [
+      contact?.connected === true
+        ? { type: "Ready", status: "True", reason: "Connected" }
+        : { type: "Ready", status: contact === undefined ? "Unknown" : "False", reason: contact === undefined ? "NeverSeen" : "Disconnected", message: "the agent is not connected; its data plane goes on by the last plan" },
+      ...(node.spec.cordoned === true ? [{ type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const] : []),
+      ...(lost.length > 0 ? [{ type: "NoPathTo", status: "True", reason: "NoHandshake", message: `no handshake with ${lost.join(", ")}` } as const] : []),
+      ...(compiled?.conditions ?? []).map(plain),
+      ...(report?.conditions ?? []).map(({ message, ...condition }) => ({ ...condition, ...(message === undefined ? {} : { message }) })),
+    ];
+    return {
+      ...(compiled === undefined ? {} : { overlay: [...compiled.overlay], endpoints: [...compiled.endpoints].slice(0, 16) }),
+      connected: contact?.connected ?? false,
+      ...(contact === undefined ? {} : { lastSeen: new Date(contact.lastSeen).toISOString() }),
+      ...(contact?.version === undefined ? {} : { agentVersion: contact.version }),
+      ...(report?.kernel === undefined ? {} : { kernel: report.kernel }),
+      ...(report?.wireguard === undefined ? {} : { wireguard: report.wireguard }),
+      ...(report?.applied === undefined ? {} : { appliedRevision: report.applied.revision }),
+      ...(report?.handshakes === undefined ? {} : { handshakes: { peers: report.handshakes.peers, fresh: report.handshakes.fresh } }),
+      ...((compiled?.pendingCidrs.length ?? 0) === 0 ? {} : { pendingCidrs: [...(compiled?.pendingCidrs ?? [])] }),
+      conditions: dated(`MeshNode/${name}`, firstOfType(conditions), generation).slice(0, 32),
+    };
+  }
+
+  function intentStatus(intent: Resource): IntentStatus {
+    const { name, generation } = intent.metadata;
+    const compiled = output()?.intentStatus.get(intentKey(intent.kind, name));
+    if (compiled === undefined) return {};
+    const gateways = new Set<string>(compiled.gateways);
+    const failing: NodeFault[] = [];
+    const active = new Map<string, number>();
+    let ready = 0;
+    for (const node of compiled.nodes) {
+      const result = compiled.id === undefined ? undefined : reports.get(node)?.results.get(compiled.id);
+      if (result === undefined) continue;
+      if (result.ok) ready++;
+      else failing.push({ node, reason: result.reason, ...(result.message === undefined ? {} : { message: result.message }), ...(result.nextHop === undefined ? {} : { nextHop: result.nextHop }) });
+      for (const hop of (result.nextHop ?? "").split(/[\s,]+/)) if (gateways.has(hop)) active.set(hop, (active.get(hop) ?? 0) + 1);
+    }
+    const total = compiled.nodes.length;
+    const conflict = failing.find((fault) => fault.reason === "Conflict");
+    const conditions: Plain[] = [
+      readiness(compiled.id, total, ready, failing),
+      ...compiled.conditions.map(plain),
+      ...(conflict === undefined ? [] : [{ type: "Conflict", status: "True", reason: "DestinationTaken", message: `on ${conflict.node}: ${conflict.message ?? "another object holds a destination"}` } as const]),
+    ];
+    return {
+      ...(generation === undefined ? {} : { observedGeneration: generation }),
+      conditions: dated(intentKey(intent.kind, name), firstOfType(conditions), generation).slice(0, 16),
+      nodes: { total, ready, failing: failing.length },
+      ...(failing.length === 0 ? {} : { failing: failing.slice(0, MAX_FAILING_NODES) }),
+      ...(active.size === 0 ? {} : { active: [...active].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([gateway]) => gateway).slice(0, 64) }),
+    };
+  }
+
+  function siteStatus(site: Resource<"Site">): Resource<"Site">["status"] {
+    const nodes = [...mirror.folder(kindFolder("MeshNode")).values()].map((item) => item.value as Resource<"MeshNode">).filter((node) => node.spec.site === (site.metadata.name as string));
+    const { conditions } = intentStatus(site);
+    return { nodes: { total: nodes.length, ready: nodes.filter((node) => reports.contact(node.metadata.name)?.connected === true).length }, ...(conditions === undefined ? {} : { conditions }) };
+  }
+
+  return {
+    withStatus: (resource) => {
+      const status = ((): unknown => {
+        switch (resource.kind) {
+          case "MeshNode":
+            return nodeStatus(resource as Resource<"MeshNode">);
+          case "Site":
+            return siteStatus(resource as Resource<"Site">);
+          case "MeshRoute":
+          case "StaticRoute":
+          case "EgressGateway":
+            return intentStatus(resource);
+          case "JoinToken":
+          case "MeshNetwork":
+          case "VirtualIP":
+          case "MeshCluster":
+            return resource.status;
+        }
+        throw new Error(`no status for ${String(resource.kind)}`);
+      })();
+      return status === undefined ? resource : { ...resource, status: status as NonNullable<typeof resource.status> };
+    },
+  };
+}
+
+function readiness(id: string | undefined, total: number, ready: number, failing: readonly NodeFault[]): Plain {
+  if (id === undefined) return { type: "Ready", status: "False", reason: "NoEffect", message: "the object has no effect on any node" };
+  if (failing.length > 0) return { type: "Ready", status: "False", reason: "NodesFailing", message: `${failing.length} of ${total} nodes report a fault; the first is ${failing[0]?.node}: ${failing[0]?.reason}` };
+  if (ready < total) return { type: "Ready", status: "Unknown", reason: "Waiting", message: `${total - ready} of ${total} nodes have not reported yet` };
+  return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
+}
+
+function plain({ type, status, reason, message }: CompileCondition): Plain {
+  return { type, status, reason, message };
+}
+
+/** Each type once; what stands first counts. */
+function firstOfType(conditions: readonly Plain[]): Plain[] {
+  const byType = new Map<string, Plain>();
+  for (const condition of conditions) {
+    const known = byType.get(condition.type);
+    if (known === undefined || (condition.type === "Conflict" && condition.status === "True")) byType.set(condition.type, condition);
+  }
+  return [...byType.values()];
+}

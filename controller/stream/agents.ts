@@ -1,0 +1,216 @@
+/** All connected agents: who may connect, what their words do, and when the controller must recover (DESIGN §5, §6). */
+import type { Duplex } from "node:stream";
+import type { WebSocket } from "ws";
+import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
+import type { IpAddress, NodeName } from "../../mesh/model/scalars.ts";
+import type { AgentHello, AgentReport } from "../../mesh/model/wire.ts";
+import { PLAN_FORMAT } from "../../mesh/model/wire.ts";
+import type { Member } from "../join/records.ts";
+import type { Principal } from "../pki/principal.ts";
+import type { Events } from "../reconcile/events.ts";
+import type { FactsKeeper } from "../reconcile/facts.ts";
+import { FOLDER } from "../reconcile/keys.ts";
+import type { Mirror } from "../reconcile/mirror.ts";
+import type { Recovery } from "../reconcile/recovery.ts";
+import type { Reports } from "../reconcile/reports.ts";
+import type { Store } from "../store/types.ts";
+import { NO_BOOTS, judgeBoot, type BootHistory } from "./clones.ts";
+import type { Hub } from "./hub.ts";
+import { isSilent, openSession, refuse, sendRemoved, type AgentSession } from "./session.ts";
+
+export interface Agents {
+  /** Takes over a connection whose WebSocket handshake is done. */
+  accept(ws: WebSocket, socket: Duplex, principal: Principal, address: IpAddress | undefined): void;
+  session(node: string): AgentSession | undefined;
+  readonly sessions: ReadonlyMap<NodeName, AgentSession>;
+  /** Tells a node that it was removed, and ends its connection. */
+  remove(node: NodeName): void;
+  /** Ends a node's connection with a reason. */
+  refuse(node: NodeName, error: IsthmusError): void;
+  /** Lets every agent connect anew, spread over a moment. */
+  restartAll(): void;
+  /** Ends connections that fell silent. */
+  sweep(): void;
+  closeAll(): void;
+  readonly counters: Counters;
+}
+
+export interface Counters {
+  /** Views that differed although nothing was on its way. */
+  hashFaults: number;
+  slowReaders: number;
+  refused: number;
+}
+
+export interface AgentsOptions {
+  readonly store: Store;
+  readonly mirror: Mirror;
+  readonly hub: Hub;
+  readonly facts: FactsKeeper;
+  readonly reports: Reports;
+  readonly events: Events;
+  readonly recovery: Recovery;
+  readonly now: () => number;
+  readonly leave: (node: NodeName) => Promise<void>;
+  readonly log: (message: string, detail?: object) => void;
+}
+
+interface Connection {
+  readonly ws: WebSocket;
+  readonly socket: Duplex;
+  readonly session: AgentSession;
+}
+
+export function createAgents(options: AgentsOptions): Agents {
+  const { store, mirror, hub, facts, reports, events, recovery, now, log } = options;
+  const connections = new Map<NodeName, Connection>();
+  const sessions = new Map<NodeName, AgentSession>();
+  const boots = new Map<string, BootHistory>();
+  const counters: Counters = { hashFaults: 0, slowReaders: 0, refused: 0 };
+
+  function drop(node: NodeName, error: IsthmusError): void {
+    const connection = connections.get(node);
+    if (connection === undefined) return;
+    refuse(connection.socket, connection.ws, error);
+    closed(connection.session);
+  }
+
+  function checkMachine(hello: AgentHello): void {
+    const member = mirror.get(FOLDER.members + hello.node)?.value as Member | undefined;
+    if (member === undefined) throw new IsthmusError("Unauthenticated", `node ${hello.node} is not on record`, { remedy: "Join again with a token." });
+    if (member.machineId !== hello.machineId) throw cloneFound(hello.node, "its machine and hardware ids are not those that joined");
+    const verdict = judgeBoot(boots.get(hello.node) ?? NO_BOOTS, hello.bootId, member.bootId);
+    boots.set(hello.node, verdict.history);
+    if (!verdict.accept) throw cloneFound(hello.node, "another machine with the same identity is connected");
+    const current = connections.get(hello.node);
+    if (verdict.evict !== undefined && current?.session.bootId === verdict.evict) {
+      drop(hello.node, cloneFound(hello.node, "another machine with the same identity is connected"));
+    }
+  }
+
+  function cloneFound(node: string, why: string): IsthmusError {
+    events.record(undefined, { type: "Warning", reason: "CloneDetected", message: `a machine that says it is ${node} was refused: ${why}`, about: `node/${node}` });
+    return new IsthmusError("CloneDetected", `this machine is not node ${node}: ${why}`, {
+      remedy: "If it is a copy, run `isthmus cleanup --data` on it and join under another name. If it was rebuilt, delete the node and join again.",
+    });
+  }
+
+  async function greet(hello: AgentHello, session: AgentSession, connection: Connection, principal: Principal, address: IpAddress | undefined): Promise<boolean> {
+    if (hello.format < PLAN_FORMAT - 1) {
+      throw new IsthmusError("PlanUnsupported", `node ${hello.node} speaks plan format ${hello.format}; this controller speaks ${PLAN_FORMAT} and the one before`, { remedy: "Upgrade the agent." });
+    }
+    await recovery.onHello(hello, principal);
+    checkMachine(hello);
+    const previous = connections.get(hello.node);
+    // The newest connection wins: the older one is a half-open leftover.
+    if (previous !== undefined) {
+      closed(previous.session);
+      previous.ws.terminate();
+    }
+    connections.set(hello.node, connection);
+    sessions.set(hello.node, session);
+    const { recovering: _, ...position } = await store.state();
+    hub.attach(session, hello, position);
+    reports.touch(hello.node, { connected: true, lastSeen: now(), version: hello.version, bootId: hello.bootId });
+    facts.seen(hello.node, address);
+    recovery.reported(hello.node);
+    return true;
+  }
+
+  function closed(session: AgentSession): void {
+    hub.detach(session);
+    if (connections.get(session.node)?.session !== session) return;
+    connections.delete(session.node);
+    sessions.delete(session.node);
+    const contact = reports.contact(session.node);
+    reports.touch(session.node, { ...contact, connected: false, lastSeen: now() });
+  }
+
+  function takeReport(session: AgentSession, report: AgentReport): void {
+    reports.merge(session.node, report);
+    facts.report(session.node, report);
+    for (const event of report.events ?? []) events.record(session.node, event);
+  }
+
+  return {
+    counters,
+    sessions,
+    session: (node) => sessions.get(node as NodeName),
+    accept(ws, socket, principal, address) {
+      const reject = (error: IsthmusError): void => {
+        counters.refused++;
+        log("an agent was refused", { code: error.code, reason: error.message });
+        refuse(socket, ws, error);
+      };
+      ws.on("error", () => ws.terminate());
+      switch (principal.kind) {
+        case "removed":
+          return sendRemoved(socket, ws, principal.name);
+        case "nobody":
+          return reject(principal.why);
+        case "root":
+        case "admin":
+          return reject(new IsthmusError("Forbidden", "only agents speak on this path"));
+        case "stranger":
+        case "node":
+          break;
+      }
+      openSession(
+        principal.name,
+        ws,
+        socket,
+        {
+          hello: async (hello, session) => {
+            try {
+              return await greet(hello, session, { ws, socket, session }, principal, address);
+            } catch (thrown) {
+              counters.refused++;
+              const error = asIsthmusError(thrown);
+              log("an agent was refused", { node: hello.node, code: error.code, reason: error.message });
+              throw error;
+            }
+          },
+          report: takeReport,
+          beat: (session, hashes) => {
+            const contact = reports.contact(session.node);
+            if (contact !== undefined) reports.touch(session.node, { ...contact, connected: true, lastSeen: now() });
+            hub.checkHashes(session, hashes);
+          },
+          buckets: (session, view, hashes) => {
+            if (hub.answerBuckets(session, view, hashes) !== "fault") return;
+            counters.hashFaults++;
+            log("a view differed on an agent and was mended", { node: session.node, view });
+          },
+          leave: (session) => {
+            options.leave(session.node).catch((thrown: unknown) => log("a node could not leave", { node: session.node, reason: asIsthmusError(thrown).message }));
+          },
+          closed,
+          slow: (session) => {
+            counters.slowReaders++;
+            log("an agent reads too slowly and was dropped", { node: session.node });
+          },
+        },
+        now,
+      );
+    },
+    remove(node) {
+      const connection = connections.get(node);
+      boots.delete(node);
+      reports.forget(node);
+      if (connection === undefined) return;
+      sendRemoved(connection.socket, connection.ws, node);
+      closed(connection.session);
+      reports.forget(node);
+    },
+    refuse: drop,
+    restartAll() {
+      for (const { ws } of connections.values()) ws.close(1012, "resume");
+    },
+    sweep() {
+      for (const { session, ws } of connections.values()) if (isSilent(session, now())) ws.terminate();
+    },
+    closeAll() {
+      for (const { ws } of connections.values()) ws.terminate();
+    },
+  };
+}

@@ -1,0 +1,169 @@
+/** One agent's connection: hello first, then beats, reports and answers up, views down. */
+import { randomUUID } from "node:crypto";
+import type { Duplex } from "node:stream";
+import type { WebSocket } from "ws";
+import { IsthmusError, errorFromBody } from "../../mesh/errors.ts";
+import type { NodeName } from "../../mesh/model/scalars.ts";
+import { AgentMessage, type AgentHello, type AgentReport } from "../../mesh/model/wire.ts";
+import { messageFrame } from "./frame.ts";
+import type { Receiver } from "./hub.ts";
+
+/** An agent that reads slower than this is dropped; it resumes by what changed. */
+const MAX_BUFFERED = 8 * 1024 * 1024;
+const HELLO_DEADLINE_MS = 10_000;
+/** Three heartbeats. */
+const SILENCE_MS = 60_000;
+
+export interface AgentSession extends Receiver {
+  readonly bootId: string;
+  readonly since: number;
+  lastHeard: number;
+  /** @throws {IsthmusError} `Timeout`, `Unreachable`, or what the agent answered */
+  ask(what: "explain" | "status" | "diff", body: unknown, timeoutMs: number): Promise<unknown>;
+  close(code: number, reason: string): void;
+  terminate(): void;
+}
+
+export interface SessionHandlers {
+  /** Decides on a hello. Throwing refuses the connection; false means that the handler has ended it. */
+  hello(hello: AgentHello, session: AgentSession): Promise<boolean>;
+  report(session: AgentSession, report: AgentReport): void;
+  beat(session: AgentSession, hashes: Readonly<Record<string, string>>): void;
+  buckets(session: AgentSession, view: string, hashes: readonly string[]): void;
+  leave(session: AgentSession): void;
+  closed(session: AgentSession): void;
+  slow(session: AgentSession): void;
+}
+
+/** Sends the reason and ends the connection; the agent's data plane stays as it is (I1). */
+export function refuse(socket: Duplex, ws: WebSocket, error: IsthmusError): void {
+  socket.write(messageFrame({ t: "refused", code: error.code, message: error.message, ...(error.remedy === undefined ? {} : { remedy: error.remedy }) }));
+  ws.close(4000, error.code);
+}
+
+export function sendRemoved(socket: Duplex, ws: WebSocket, node: NodeName): void {
+  socket.write(messageFrame({ t: "removed", node }));
+  ws.close(1000, "removed");
+}
+
+interface Asked {
+  readonly done: (body: unknown) => void;
+  readonly failed: (error: IsthmusError) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, now: () => number): void {
+  let session: (AgentSession & { greeted: boolean }) | undefined;
+  const asked = new Map<string, Asked>();
+  const deadline = setTimeout(() => ws.terminate(), HELLO_DEADLINE_MS);
+
+  function makeSession(hello: AgentHello): AgentSession & { greeted: boolean } {
+    return {
+      greeted: false,
+      node,
+      bootId: hello.bootId,
+      since: now(),
+      lastHeard: now(),
+      views: new Set(),
+      suspects: new Set(),
+      write(frame) {
+        if (socket.destroyed || !socket.writable) return;
+        if (socket.writableLength > MAX_BUFFERED) {
+          handlers.slow(this);
+          ws.terminate();
+          return;
+        }
+        socket.write(frame);
+      },
+      ask(what, body, timeoutMs) {
+        const id = randomUUID();
+        return new Promise((done, failed) => {
+          const timer = setTimeout(() => {
+            asked.delete(id);
+            failed(new IsthmusError("Timeout", `node ${node} did not answer within ${timeoutMs} ms`));
+          }, timeoutMs);
+          asked.set(id, { done, failed, timer });
+          this.write(messageFrame({ t: "ask", id, what, body }));
+        });
+      },
+      close: (code, reason) => ws.close(code, reason),
+      terminate: () => ws.terminate(),
+    };
+  }
+
+  async function greet(hello: AgentHello): Promise<void> {
+    clearTimeout(deadline);
+    const made = makeSession(hello);
+    session = made;
+    try {
+      if (hello.node !== node) throw new IsthmusError("Forbidden", `the certificate is of node ${node}, the hello of ${hello.node}`);
+      made.greeted = await handlers.hello(hello, made);
+      if (made.greeted && ws.readyState !== ws.OPEN) handlers.closed(made);
+    } catch (thrown) {
+      const error = thrown instanceof IsthmusError ? thrown : new IsthmusError("Internal", "the controller could not take the connection", { cause: thrown });
+      refuse(socket, ws, error);
+    }
+  }
+
+  function take(message: AgentMessage): void {
+    if (message.t === "hello") {
+      if (session === undefined) void greet(message);
+      return;
+    }
+    if (session?.greeted !== true) return;
+    session.lastHeard = now();
+    switch (message.t) {
+      case "beat":
+        return handlers.beat(session, message.views);
+      case "buckets":
+        return handlers.buckets(session, message.v, message.h);
+      case "report":
+        return handlers.report(session, message);
+      case "leave":
+        return handlers.leave(session);
+      case "answer": {
+        const waiting = asked.get(message.id);
+        if (waiting === undefined) return;
+        asked.delete(message.id);
+        clearTimeout(waiting.timer);
+        if (message.error === undefined) waiting.done(message.body);
+        else waiting.failed(errorFromBody(message.error));
+      }
+    }
+  }
+
+  ws.on("message", (data: Buffer) => {
+    const parsed = AgentMessage.safeParse(tryJson(data));
+    // What a newer agent says beyond this version is not ours to judge; a hello that cannot be read is refused.
+    if (parsed.success) take(parsed.data);
+    else if (session === undefined) {
+      clearTimeout(deadline);
+      refuse(socket, ws, new IsthmusError("BadRequest", "the first message is no hello that this controller understands"));
+    }
+  });
+  ws.on("pong", () => {
+    if (session !== undefined) session.lastHeard = now();
+  });
+  ws.on("error", () => ws.terminate());
+  ws.on("close", () => {
+    clearTimeout(deadline);
+    for (const { failed, timer } of asked.values()) {
+      clearTimeout(timer);
+      failed(new IsthmusError("Unreachable", `node ${node} went away before it answered`));
+    }
+    if (session?.greeted === true) handlers.closed(session);
+  });
+}
+
+/** Whether nothing was heard for so long that the connection must be dead. */
+export function isSilent(session: AgentSession, now: number): boolean {
+  return now - session.lastHeard > SILENCE_MS;
+}
+
+function tryJson(data: Buffer): unknown {
+  try {
+    return JSON.parse(data.toString("utf8"));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,45 @@
+/** What a controller does now and then. */
+import type { Server as HttpsServer } from "node:https";
+import type { Services } from "./api/services.ts";
+
+const SWEEP_MS = 2_000;
+const HOUSEKEEPING_MS = 30_000;
+const RENEW_BEFORE_MS = 30 * 86_400_000;
+/** Revisions that a watch may lie behind. */
+const KEPT_REVISIONS = 20_000;
+
+/** Starts the timers; returns how to stop them. */
+export function startTimers(services: Services, https: HttpsServer, failed: (what: string) => (thrown: unknown) => void): () => Promise<void> {
+  const { agents, recovery, reports, store, authority, now } = services;
+  const saved = new Map<string, string>();
+
+  async function saveContacts(): Promise<void> {
+    const changed = [...reports.contacts()].map(([node, contact]) => [node, JSON.stringify(contact)] as const).filter(([node, text]) => saved.get(node) !== text);
+    const gone = [...saved.keys()].filter((node) => reports.contact(node) === undefined);
+    if (changed.length === 0 && gone.length === 0) return;
+    await store.note(new Map<string, unknown>([...changed.map(([node, text]) => [`contact/${node}`, JSON.parse(text)] as const), ...gone.map((node) => [`contact/${node}`, undefined] as const)]));
+    for (const [node, text] of changed) saved.set(node, text);
+    for (const node of gone) saved.delete(node);
+  }
+
+  async function renewServer(): Promise<void> {
+    if (authority.server.expires - now() > RENEW_BEFORE_MS) return;
+    const { cert, key } = await authority.renewServer();
+    https.setSecureContext({ cert, key, ca: [...authority.roots], minVersion: "TLSv1.3" });
+  }
+
+  const sweep = setInterval(() => {
+    agents.sweep();
+    recovery.check().catch(failed("ending the recovery failed"));
+  }, SWEEP_MS);
+  const housekeeping = setInterval(() => {
+    saveContacts().catch(failed("contacts cannot be saved"));
+    renewServer().catch(failed("renewing the server's certificate failed"));
+    store.compact(KEPT_REVISIONS).catch(failed("compacting the store failed"));
+  }, HOUSEKEEPING_MS);
+  return async () => {
+    clearInterval(sweep);
+    clearInterval(housekeeping);
+    await saveContacts().catch(failed("contacts cannot be saved"));
+  };
+}
