@@ -18,19 +18,28 @@ export async function kernelHasWireguard(): Promise<boolean> {
   return made.ok || /File exists/i.test(made.stderr);
 }
 
+/**
+ * A loose reverse-path check (rp_filter 2) drops everything that arrives on a device without any IPv4 address and whose
+ * source is routed elsewhere (`no_addr` in the kernel's fib_validate_source): mesh sources on `ismgw0`, flows that stay
+ * on a link while their destination has moved. So every device of ours has this one, of link scope, that nothing uses.
+ */
+const ANCHOR = "169.254.157.1";
+
 interface LinkRow {
   readonly ifname: string;
   readonly flags: readonly string[];
   readonly mtu: number;
+  readonly addr_info?: readonly { readonly local: string }[];
 }
 
 /** All devices named ism*. One that does not speak WireGuard is `broken`. */
 export async function observeWireguard(): Promise<Map<string, WgInterface>> {
-  const [rows, dump] = await Promise.all([ipJson<LinkRow>(["link", "show"]), must("wg", ["show", "all", "dump"])]);
+  const [rows, dump] = await Promise.all([ipJson<LinkRow>(["address", "show"]), must("wg", ["show", "all", "dump"])]);
   const speaking = parseDump(dump);
   const ours = rows.filter(({ ifname }) => /^ism(0|gw0|g\d+)$/.test(ifname)).sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
-  const interfaces = ours.map(({ ifname, flags, mtu }): WgInterface => {
-    const state = { name: ifname, mtu, up: flags.includes("UP") };
+  const interfaces = ours.map(({ ifname, flags, mtu, addr_info }): WgInterface => {
+    const anchored = addr_info?.some(({ local }) => local === ANCHOR) ?? false;
+    const state = { name: ifname, mtu, up: flags.includes("UP") && anchored };
     const wg = speaking.get(ifname);
     return wg === undefined ? { ...state, listenPort: 0, fwmark: 0, publicKey: "" as WgPublicKey, peers: new Map(), broken: true } : { ...state, ...wg };
   });
@@ -72,7 +81,8 @@ export async function applyLink(operation: LinkOperation, options: { readonly pr
     if (!exists.ok && options.kernel) await must("ip", ["link", "add", link.name, "type", "wireguard"]);
     else if (!exists.ok) await startWireguardGo(link.name, options.runDir);
   }
-  await must("ip", ["link", "set", "dev", link.name, "mtu", String(link.mtu), "up"]);
+  const lines = [`link set dev ${link.name} mtu ${link.mtu} up`, `address replace ${ANCHOR}/32 dev ${link.name} scope link`];
+  await must("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n` });
   await must("wg", ["set", link.name, "private-key", options.privateKeyFile, "listen-port", String(link.listenPort), "fwmark", `0x${link.fwmark.toString(16)}`]);
 }
 
