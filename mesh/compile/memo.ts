@@ -56,5 +56,5 @@ export function sameItems(a: readonly unknown[], b: readonly unknown[]): boolean
 }
 
 export function sameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
 }

@@ -27,10 +27,10 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
   const resolved = createMemo<ReadonlyMap<string, ClaimResult>>();
   const claimLists = createKeeper<ClaimResult>(sameJson);
   const ranked = createMemo<RankedEndpoints>();
-  const peers = createMemo<readonly [string, PeerPlan]>();
+  const peers = createMemo<{ readonly entry: readonly [string, PeerPlan]; readonly status: NodeCompileStatus }>();
+  const entriesByPeer = createKeeper<readonly [string, PeerPlan]>(sameJson);
   const sites = createMemo<readonly [string, SitePlan]>();
   const networks = createMemo<readonly [string, NetworkPlan]>();
-  const statuses = createMemo<NodeCompileStatus>();
   const natSites = createKeeper<readonly string[]>(sameItems);
   return (context, subnets) => {
     const { network, overlay } = context;
@@ -39,7 +39,8 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
     const alone = claiming.map(
       (node) => [node, judged.get(node.name, [node, overlay, inEffect], () => judgeClaims(node, context, inEffect))] as const,
     );
-    const claims = resolved.get("all", alone.flat(), () => resolveOverlaps(alone));
+    const judgedTogether = resolved.get("all", alone.flat(), () => resolveOverlaps(alone));
+    const claims = new Map([...judgedTogether].map(([name, claim]) => [name, claimLists.keep(name, claim)] as const));
     const endpoints = context.nodes.map((node) =>
       ranked.get(node.name, [node, network], () => rankEndpoints(node.resource.spec.endpoints ?? [], node.facts, network.ports.mesh, overlay)),
     );
@@ -48,15 +49,16 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
     const status = new Map<NodeContext["name"], NodeCompileStatus>();
     context.nodes.forEach((node, i) => {
       const reach = endpoints[i] as RankedEndpoints;
-      const claim = claimLists.keep(node.name, claims.get(node.name) ?? NO_CLAIMS);
-      entries.push(peers.get(node.name, [node, reach, claim], () => [`peer/${node.name}`, peerPlan(node, reach, claim)]));
-      status.set(
-        node.name,
-        statuses.get(node.name, [node, network, reach, claim, reach.behindNat ? nat : undefined], () => nodeStatus(context, node, reach, claim, nat)),
-      );
+      const claim = claims.get(node.name) ?? NO_CLAIMS;
+      const compiled = peers.get(node.name, [node, network, reach, claim, reach.behindNat ? nat : undefined], () => ({
+        entry: [`peer/${node.name}`, peerPlan(node, reach, claim)] as const,
+        status: nodeStatus(context, node, reach, claim, nat),
+      }));
+      entries.push(entriesByPeer.keep(node.name, compiled.entry));
+      status.set(node.name, compiled.status);
     });
     for (const site of context.sites) entries.push(sites.get(site.metadata.name, [site], () => [`site/${site.metadata.name}`, sitePlan(site)]));
-    for (const memory of [subnetLists, judged, resolved, claimLists, ranked, peers, sites, networks, statuses, natSites]) memory.endRun();
+    for (const memory of [subnetLists, judged, resolved, claimLists, ranked, peers, entriesByPeer, sites, networks, natSites]) memory.endRun();
     return { entries, claims, status };
   };
 }

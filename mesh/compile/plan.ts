@@ -62,17 +62,20 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
         views.get(id, madeFrom, () => new Map(entries())),
       );
     };
-    addView("mesh", peers.entries, () => peers.entries);
-    for (const [name, entries] of compileNodeViews(context, peers.claims, paths)) addView(`node/${name}`, entries, () => entries);
-    for (const draft of drafts) {
+    const addDraft = (draft: Draft): void => {
       const head = heads.keep(draft.id, headOf(draft));
       addView(draft.id, [head, draft.destinations], () => [
         ...draft.destinations.map((cidr): Entry => [`d/${cidr}`, 1]),
         [draft.kind === "path" ? "path" : "lan", head],
       ]);
-    }
+    };
+    // In the order of ids, so that nothing is sorted again: drafts below `mesh`, then `mesh` and `node/…`, then the rest.
+    drafts.filter(isBelowMesh).forEach(addDraft);
+    addView("mesh", peers.entries, () => peers.entries);
+    for (const [name, entries] of compileNodeViews(context, peers.claims, paths)) addView(`node/${name}`, entries, () => entries);
+    drafts.filter((draft) => !isBelowMesh(draft)).forEach(addDraft);
     const result: CompileOutput = {
-      views: new Map([...out].sort(([a], [b]) => (a < b ? -1 : 1))),
+      views: out,
       audience: audienceOf(context, drafts, audiences.keep),
       nodeStatus: peers.status,
       intentStatus: new Map(
@@ -97,18 +100,26 @@ function headOf(draft: Draft): unknown {
   return { created, gateways: draft.gateways.map(({ node, priority }) => ({ node, priority })), ...plan } satisfies PathPlan;
 }
 
+/** Whether its view sorts before `mesh` and `node/…`. No id lies between those two. */
+function isBelowMesh({ id }: Draft): boolean {
+  return id < "mesh";
+}
+
 /** A path concerns its clients and its gateways; a LAN route the nodes that it selects. */
 function audienceOf(
   context: Context,
   drafts: readonly Draft[],
   keep: (key: string, ids: readonly ViewId[]) => readonly ViewId[],
 ): Map<NodeName, readonly ViewId[]> {
-  const ids = new Map<NodeName, ViewId[]>(context.nodes.map((node) => [node.name, []]));
-  for (const draft of drafts) {
-    for (const client of draft.clients) ids.get(client.name)?.push(draft.id);
-    if (draft.kind === "path") for (const node of gatewaysOf(draft)) ids.get(node)?.push(draft.id);
-  }
-  return new Map([...ids].map(([node, list]) => [node, keep(node, [...list, "mesh", `node/${node}`].sort())] as const));
+  const lists = new Map<NodeName, ViewId[]>(context.nodes.map((node) => [node.name, []]));
+  const add = (draft: Draft): void => {
+    for (const client of draft.clients) lists.get(client.name)?.push(draft.id);
+    if (draft.kind === "path") for (const node of gatewaysOf(draft)) lists.get(node)?.push(draft.id);
+  };
+  drafts.filter(isBelowMesh).forEach(add);
+  for (const [node, list] of lists) list.push("mesh", `node/${node}`);
+  drafts.filter((draft) => !isBelowMesh(draft)).forEach(add);
+  return new Map([...lists].map(([node, list]) => [node, keep(node, list)] as const));
 }
 
 function gatewaysOf(draft: PathDraft): NodeName[] {

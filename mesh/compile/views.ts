@@ -122,16 +122,30 @@ export function diffViews(before: Pick<CompileOutput, "views"> | undefined, afte
 
 /** What turns `before` into `after`; nothing when they say the same. */
 export function diffView(before: ViewData | undefined, after: ViewData): ViewChange | undefined {
+  const old = before ?? EMPTY;
   const put = new Map<string, unknown>();
-  const removed: string[] = [];
+  // Both are sorted as a rule, so the other side's entry is nearly always the next one; looking it up is the exception.
+  const others = old.entries();
+  let next = others.next();
+  let found = 0;
   for (const [key, value] of after) {
-    const old = before?.get(key);
-    if (old === value || (old !== undefined && JSON.stringify(old) === JSON.stringify(value))) continue;
-    put.set(key, value);
+    if (next.done === true || next.value[0] !== key) {
+      if (!old.has(key)) {
+        put.set(key, value);
+        continue;
+      }
+      while (next.done !== true && next.value[0] !== key) next = others.next();
+    }
+    const earlier = next.done === true ? old.get(key) : next.value[1];
+    if (next.done !== true) next = others.next();
+    found++;
+    if (earlier !== value && JSON.stringify(earlier) !== JSON.stringify(value)) put.set(key, value);
   }
-  for (const key of before?.keys() ?? []) if (!after.has(key)) removed.push(key);
-  return put.size === 0 && removed.length === 0 ? undefined : { put, delete: removed.sort() };
+  const removed = found === old.size ? [] : [...old.keys()].filter((key) => !after.has(key)).sort();
+  return put.size === 0 && removed.length === 0 ? undefined : { put, delete: removed };
 }
+
+const EMPTY: ViewData = new Map();
 
 function addEntry(sums: Uint32Array, key: string, value: unknown): void {
   const { at, hi, lo } = locate(key, value);
