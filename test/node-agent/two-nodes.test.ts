@@ -34,9 +34,8 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     const made = (await api("POST", "/v1/tokens", { spec: { site: "dc1", uses: 10, expires: new Date(Date.now() + 3_600_000).toISOString() } })) as { token: string };
     token = made.token;
   });
-  afterAll((context) => {
+  afterAll(() => {
     if (process.env["ISTHMUS_TEST_LOGS"] !== undefined) for (const one of [ctl, a, b]) console.log(`── ${one.name}\n${tail(one.log)}`);
-    void context;
     net.close();
   });
 
@@ -66,12 +65,12 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
 
   test("I2: killing and restarting the agent changes no interface, no session and loses no ping", async () => {
     const toB = await overlay(b);
-    const before = a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; cat /sys/class/net/ism0/ifindex");
+    const before = a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; ip -o link show ism0 | cut -d: -f1");
     agentA.kill("SIGKILL");
     a.sh(`ping -c20 -i0.05 -W1 ${toB} >/tmp/ist-f-ping-$$ 2>&1; grep -q ' 0% packet loss' /tmp/ist-f-ping-$$; ok=$?; rm -f /tmp/ist-f-ping-$$; exit $ok`);
     agentA = a.start("run", {});
     await eventually(10_000, "the agent runs again", async () => (await a.status()).lastPass !== undefined);
-    expect(a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; cat /sys/class/net/ism0/ifindex")).toBe(before);
+    expect(a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; ip -o link show ism0 | cut -d: -f1")).toBe(before);
     expect((await a.status()).lastPass).toMatchObject({ operations: 0, failures: 0 });
   });
 

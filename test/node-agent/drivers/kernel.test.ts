@@ -8,7 +8,6 @@ import type { Endpoint, NodeName } from "../../../mesh/model/scalars.ts";
 import { choice, cidr, EGRESS, input, NETWORK, node, path, peer } from "../../mesh/kernel/fixtures.ts";
 import { eventually, isRoot, kill, openLan, type Lan, type Machine } from "./namespaces.ts";
 
-const SITE = "subnet/region1" as const;
 const ADDRESSES = { dc1: "192.168.90.11", do1: "192.168.90.1", do2: "192.168.90.2" } as const;
 
 describe.runIf(isRoot)("drivers on a real kernel", () => {
@@ -87,9 +86,175 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     }
   }, 30_000);
 
+  const ECHO = { from: "10.102.0.1", to: "10.103.0.2", port: 51819, withinMs: 300 };
+  const UNDERLAY = "203.0.113.100";
+
   it("carries egress through the chosen gateway, which translates the source", async () => {
-    server.sh("(while true; do nc -l -p 8080 -q 0 </dev/null >/dev/null 2>&1; done) >/dev/null 2>&1 &");
-    await eventually(5_000, "a ping through do1", () => dc1.ok("ping -c1 -W1 203.0.113.100"));
-    expect(server.ok("ping -c1 -W1 10.101.0.1")).toBe(false);
+    await server.serve({ port: 80 });
+    await eventually(5_000, "a ping through do1", () => dc1.ok(`ping -c1 -W1 ${UNDERLAY}`));
+    const flow = await dc1.open({ host: UNDERLAY, port: 80 });
+    expect(await dc1.say({ id: flow, withinMs: 1_000 })).toBe("203.0.113.1");
+  });
+
+  it("answers probes from its forward hook, over IPv4 and IPv6", async () => {
+    expect(await dc1.echo(ECHO)).toBe(true);
+    expect(await dc1.echo({ ...ECHO, from: "fd5e:1:0:1::1", to: "fd5e:1:0:2::2" })).toBe(true);
+  });
+
+  it("answers no probe while forwarding is off", async () => {
+    do1.sh("sysctl -qw net.ipv4.ip_forward=0");
+    expect(await dc1.echo(ECHO)).toBe(false);
+    const desired = await gateway(do1, "do1");
+    expect((await do1.difference(desired)).map(({ op }) => op)).toEqual(["sysctl.set"]);
+    await do1.converge(desired);
+    expect(await dc1.echo(ECHO)).toBe(true);
+  });
+
+  it("answers no probe while someone else drops what is forwarded, and names the chain", async () => {
+    do1.sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+    expect(await dc1.echo(ECHO)).toBe(false);
+    expect(await do1.blockers()).toEqual(["table ip filter, chain FORWARD"]);
+    do1.sh("nft delete table ip filter");
+    expect(await dc1.echo(ECHO)).toBe(true);
+    expect(await do1.blockers()).toEqual([]);
+  });
+
+  it("forwards only what its plan says", async () => {
+    // Another destination behind do1, by a route that the client makes itself: the gateway must not carry it.
+    do1.sh("ip addr add 198.51.100.1/24 dev eth0");
+    server.sh("ip addr add 198.51.100.100/24 dev eth0");
+    dc1.sh("ip route add 198.51.100.100/32 dev ismg1 src 10.101.0.1");
+    expect(dc1.ok("ping -c1 -W1 198.51.100.100")).toBe(false);
+    expect(dc1.ok(`ping -c1 -W1 ${UNDERLAY}`)).toBe(true);
+    dc1.sh("ip route del 198.51.100.100/32 dev ismg1");
+    do1.sh("ip addr del 198.51.100.1/24 dev eth0");
+  });
+
+  it("lets those in who connect to the node's own address from a covered destination", () => {
+    expect(server.ok(`ping -c1 -W1 -I ${UNDERLAY} ${ADDRESSES.dc1}`)).toBe(true);
+  });
+
+  it("lets the gateway itself answer over the link that a flow came by", () => {
+    // 203.0.113.1 is do1's own address inside the destination.
+    expect(dc1.ok("ping -c1 -W1 203.0.113.1")).toBe(true);
+  });
+
+  it("keeps established flows on their link in a planned move, and moves new ones", async () => {
+    const before = await dc1.open({ host: UNDERLAY, port: 80 });
+    expect(await dc1.say({ id: before, withinMs: 1_000 })).toBe("203.0.113.1");
+    const results = await dc1.converge(await client(choice(["do2"], { draining: [{ node: node("do1"), until: 1 }] })));
+    expect(results.every(({ op, ok }) => ok && op.op === "nexthop.replace")).toBe(true);
+    const after = await dc1.open({ host: UNDERLAY, port: 80 });
+    expect(await dc1.say({ id: after, withinMs: 1_000 })).toBe("203.0.113.2");
+    expect(await dc1.say({ id: before, withinMs: 1_000 })).toBe("203.0.113.1");
+  });
+
+  it("moves and resets the flows that remain when the link is given up", async () => {
+    const flow = await dc1.open({ host: UNDERLAY, port: 80 });
+    expect(await dc1.say({ id: flow, withinMs: 1_000 })).toBe("203.0.113.2");
+    await dc1.converge(await client(choice(["do1"]), { deadLinks: new Set([node("do2")]) }));
+    expect(await dc1.say({ id: flow, withinMs: 2_000 })).toBe("reset");
+    await dc1.converge(await client());
+  });
+
+  it("keeps WireGuard running and adopts everything when the agent is killed with its process group", async () => {
+    const before = dc1.pids("wireguard-go");
+    expect(before).toHaveLength(3);
+    await dc1.restart();
+    expect(dc1.pids("wireguard-go")).toEqual(before);
+    expect(await dc1.difference(await client())).toEqual([]);
+  });
+
+  it("fails closed when wireguard-go of the active link is killed, and puts the link back", async () => {
+    dc1.sh("nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority 500; }; add rule ip watch out oifname eth0 ip daddr 203.0.113.0/24 counter'");
+    const [pid] = dc1.pids("wireguard-go -f ismg1");
+    kill(pid!);
+    await eventually(2_000, "the link is gone", () => !dc1.ok("ip link show ismg1"));
+    expect(dc1.ok(`ping -c2 -i 0.2 -W1 ${UNDERLAY}`)).toBe(false);
+    expect(dc1.sh("nft list table ip watch")).toContain("counter packets 0 bytes 0");
+    const desired = await client();
+    const results = await dc1.converge(desired);
+    expect(results.filter(({ ok }) => !ok)).toEqual([]);
+    expect(await dc1.difference(desired)).toEqual([]);
+    await eventually(5_000, "a ping through the new link", () => dc1.ok(`ping -c1 -W1 ${UNDERLAY}`));
+    expect(dc1.sh("nft list table ip watch")).toContain("counter packets 0 bytes 0");
+    dc1.sh("nft delete table ip watch");
+  });
+
+  it.each([
+    ["routes", "ip route flush table 157 || true"],
+    ["one v6 route", "ip -6 route del default table 158"],
+    ["rules", "ip rule del priority 15790; ip -6 rule del priority 15700"],
+    ["nexthops", "ip nexthop flush proto 157"],
+    ["the nft table", "nft delete table inet isthmus"],
+    ["a rule of the nft table", "nft flush chain inet isthmus pin"],
+    ["an address", "ip addr del 10.101.0.1/32 dev lo"],
+    ["a link", "ip link del ismg2"],
+    ["a link that was set down", "ip link set ismg1 down"],
+    ["a peer", "wg set ism0 peer $(wg show ism0 peers | head -1) remove"],
+    ["the names", "echo '127.0.0.1 localhost' > HOSTS"],
+    ["a sysctl", "sysctl -qw net.ipv4.conf.ismg1.rp_filter=1"],
+  ])("puts back %s that someone removed or changed", async (_, script) => {
+    const desired = await client();
+    expect(await dc1.difference(desired)).toEqual([]);
+    dc1.sh(script.replace("HOSTS", `${dc1.dir}/hosts`));
+    expect(await dc1.difference(desired)).not.toEqual([]);
+    const results = await dc1.converge(desired);
+    expect(results.filter(({ ok }) => !ok)).toEqual([]);
+    expect(await dc1.difference(desired)).toEqual([]);
+  });
+
+  it("makes a link anew whose process lost its socket", async () => {
+    const desired = await client();
+    dc1.sh("rm /var/run/wireguard/ismg2.sock");
+    const results = await dc1.converge(desired);
+    expect(results.filter(({ ok }) => !ok)).toEqual([]);
+    expect(await dc1.difference(desired)).toEqual([]);
+    expect(dc1.pids("wireguard-go -f ismg2")).toHaveLength(1);
+  });
+
+  it("wakes up when someone changes something", async () => {
+    const woken = new Set<string>();
+    await dc1.watch((what) => woken.add(what));
+    await eventually(5_000, "a wake-up by a route", async () => {
+      dc1.sh("ip route replace 198.51.100.0/24 dev eth0; ip route del 198.51.100.0/24 dev eth0; nft add table ip scratch; nft delete table ip scratch");
+      await new Promise((resolve) => setImmediate(resolve));
+      return woken.has("network") && woken.has("nft");
+    });
+  });
+
+  it("says that a port is taken, in words that help", async () => {
+    const desired = await client();
+    const link = desired.wireguard.get("ism0")!;
+    await do2.serve({ port: 1 });
+    const results = await dc1.apply([{ op: "link.set", link: { ...link, listenPort: 51831 }, before: link }]);
+    expect(results[0]).toMatchObject({ ok: false, code: "PortTaken" });
+    await dc1.converge(desired);
+  });
+
+  it("leaves a foreign route alone that has the destination and metric of one of ours", async () => {
+    dc1.sh("ip route add 198.51.100.0/24 via 192.168.90.99 metric 7");
+    const route = { family: 4, dst: cidr("198.51.100.0/24"), table: 254, type: "unicast", metric: 7, via: "192.168.90.1" as never } as const;
+    const [added] = await dc1.apply([{ op: "route.add", route }]);
+    expect(added).toMatchObject({ ok: false, code: "KernelRefused" });
+    const [removed] = await dc1.apply([{ op: "route.remove", route }]);
+    expect(removed?.ok).toBe(true);
+    expect(dc1.sh("ip route show 198.51.100.0/24")).toContain("via 192.168.90.99");
+    dc1.sh("ip route del 198.51.100.0/24");
+  });
+
+  it("cleans up exactly what is ours", async () => {
+    dc1.sh("ip route add 198.51.100.0/24 via 192.168.90.99; ip rule add priority 15780 from 198.51.100.7 lookup 99; ip addr add 198.51.100.9/32 dev lo; nft add table inet other");
+    const said = await dc1.cleanup();
+    expect(said.length).toBeGreaterThan(20);
+    expect(said.filter((line) => line.startsWith("could not"))).toEqual([]);
+    const left = await dc1.observe();
+    expect({ ...left, nft: left.nft ?? null }).toEqual({ wireguard: new Map(), addresses: new Set(), nexthops: new Map(), routes: new Map(), rules: new Map(), nft: null, sysctls: new Map(), hosts: new Map() });
+    expect(dc1.pids("wireguard-go")).toEqual([]);
+    expect(dc1.sh("cat /proc/sys/net/ipv4/conf/all/src_valid_mark").trim()).toBe("0");
+    expect(dc1.sh(`cat ${dc1.dir}/hosts`)).toBe("127.0.0.1 localhost\n");
+    expect(dc1.sh("ip route; ip rule; ip addr show dev lo; nft list tables")).toMatch(/198\.51\.100\.0\/24 via[^]*15780:[^]*198\.51\.100\.9\/32[^]*table inet other/);
+    expect(dc1.sh("ip rule; ip -6 rule")).not.toMatch(/proto 157|157\d\d:\s.*fwmark/);
+    expect(await dc1.cleanup()).toEqual([]);
   });
 });

@@ -22,6 +22,9 @@ export interface Machine {
   readonly blockers: () => Promise<string[]>;
   readonly timed: (ops: readonly Operation[]) => Promise<{ ms: number; failed: ApplyResult[] }>;
   readonly echo: (probe: { from: string; to: string; port: number; withinMs: number }) => Promise<boolean>;
+  readonly serve: (body: { port: number }) => Promise<boolean>;
+  readonly open: (body: { host: string; port: number }) => Promise<number>;
+  readonly say: (body: { id: number; withinMs: number }) => Promise<string>;
   readonly watch: (onWake: (what: string) => void) => Promise<void>;
   /** Runs a command inside; throws on failure. */
   readonly sh: (script: string) => string;
@@ -110,6 +113,9 @@ async function machineOf(ns: string, name: string, dir: string, publicKey: WgPub
     blockers: () => call("blockers"),
     timed: (ops) => call("timed", ops),
     echo: (probe) => call("echo", probe),
+    serve: (body) => call("serve", body),
+    open: (body) => call("open", body),
+    say: (body) => call("say", body),
     watch: (listener) => {
       onWake = listener;
       return call("watch");

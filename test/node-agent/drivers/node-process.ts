@@ -1,5 +1,6 @@
 /** Runs inside a node's namespaces: the drivers, driven over IPC by the test. */
 import { createSocket } from "node:dgram";
+import { connect, createServer, type Socket } from "node:net";
 import { diffKernel } from "../../../mesh/kernel/diff.ts";
 import type { Operation } from "../../../mesh/kernel/operations.ts";
 import type { KernelState } from "../../../mesh/kernel/types.ts";
@@ -18,6 +19,9 @@ const calls: Record<string, (body: never) => Promise<unknown>> = {
   converge: async (desired: KernelState) => kernel.apply(diffKernel(desired, await kernel.observe())),
   difference: async (desired: KernelState) => diffKernel(desired, await kernel.observe()),
   echo: probe,
+  serve,
+  open,
+  say,
   timed: async (ops: readonly Operation[]) => {
     const from = performance.now();
     const results = await kernel.apply(ops);
@@ -39,6 +43,43 @@ function probe({ from, to, port, withinMs }: { from: string; to: string; port: n
     socket.on("error", () => undefined);
     socket.bind(port, from, () => socket.send("probe", port, to, (error) => error && done(false)));
     socket.once("error", reject);
+  });
+}
+
+const connections: Socket[] = [];
+
+/** A TCP server that answers every chunk with the address of its client. */
+function serve({ port }: { port: number }): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer((socket) => {
+      socket.on("data", () => socket.write(`${socket.remoteAddress}\n`));
+      socket.on("error", () => undefined);
+    });
+    server.listen(port, "0.0.0.0", () => resolve(true));
+  });
+}
+
+function open({ host, port }: { host: string; port: number }): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port }, () => resolve(connections.push(socket) - 1));
+    socket.setNoDelay(true).setEncoding("utf8").on("error", reject);
+  });
+}
+
+/** What the server answers on a connection; `reset` when it is broken, `silence` when nothing comes in time. */
+function say({ id, withinMs }: { id: number; withinMs: number }): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connections[id]!;
+    const done = (answer: string): void => {
+      clearTimeout(timer);
+      socket.removeAllListeners("data").removeAllListeners("close");
+      resolve(answer);
+    };
+    const timer = setTimeout(() => done("silence"), withinMs);
+    if (socket.destroyed) return done("reset");
+    socket.once("data", (text: string) => done(text.trim()));
+    socket.once("close", () => done("reset"));
+    socket.write("who am I?\n");
   });
 }
 
