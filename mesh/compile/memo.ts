@@ -8,20 +8,16 @@ export interface Memo<T> {
 }
 
 export function createMemo<T>(): Memo<T> {
-  type Entry = { readonly madeFrom: readonly unknown[]; readonly value: T };
-  let last = new Map<string, Entry>();
-  let current = new Map<string, Entry>();
+  const known = createGenerations<{ readonly madeFrom: readonly unknown[]; readonly value: T }>();
   return {
     get(key, madeFrom, make) {
-      const known = current.get(key) ?? last.get(key);
-      const entry = known !== undefined && sameItems(known.madeFrom, madeFrom) ? known : { madeFrom, value: make() };
-      current.set(key, entry);
-      return entry.value;
+      const earlier = known.use(key);
+      if (earlier !== undefined && sameItems(earlier.madeFrom, madeFrom)) return earlier.value;
+      const value = make();
+      known.set(key, { madeFrom, value });
+      return value;
     },
-    endRun() {
-      last = current;
-      current = new Map();
-    },
+    endRun: known.endRun,
   };
 }
 
@@ -32,18 +28,47 @@ export interface Keeper<T> {
 }
 
 export function createKeeper<T>(same: (a: T, b: T) => boolean): Keeper<T> {
-  let last = new Map<string, T>();
-  let current = new Map<string, T>();
+  const known = createGenerations<T>();
   return {
     keep(key, value) {
-      const earlier = last.get(key);
-      const kept = earlier !== undefined && same(earlier, value) ? earlier : value;
-      current.set(key, kept);
-      return kept;
+      const earlier = known.use(key);
+      if (earlier !== undefined && (earlier === value || same(earlier, value))) return earlier;
+      known.set(key, value);
+      return value;
+    },
+    endRun: known.endRun,
+  };
+}
+
+interface Generations<T> {
+  readonly use: (key: string) => T | undefined;
+  readonly set: (key: string, value: T) => void;
+  readonly endRun: () => void;
+}
+
+/** A map that forgets, at the end of a run, what the run did not use. Where all was used that costs nothing. */
+function createGenerations<T>(): Generations<T> {
+  const entries = new Map<string, { value: T; run: number }>();
+  let run = 0;
+  let used = 0;
+  return {
+    use(key) {
+      const entry = entries.get(key);
+      if (entry === undefined) return undefined;
+      if (entry.run !== run) used++;
+      entry.run = run;
+      return entry.value;
+    },
+    set(key, value) {
+      const entry = entries.get(key);
+      if (entry?.run !== run) used++;
+      if (entry === undefined) entries.set(key, { value, run });
+      else Object.assign(entry, { value, run });
     },
     endRun() {
-      last = current;
-      current = new Map();
+      if (used < entries.size) for (const [key, entry] of entries) if (entry.run !== run) entries.delete(key);
+      run++;
+      used = 0;
     },
   };
 }
