@@ -14,7 +14,8 @@ import { DEFAULT_LAB } from "./names.ts";
 import { renderGap, renderHint, renderStatus } from "./render.ts";
 import { serviceLog } from "./build.ts";
 import { pickLab } from "./state.ts";
-import { hostNamed, loadTopology } from "./topology.ts";
+import { hostNamed } from "./topology.ts";
+import { loadTopology } from "./topology-file.ts";
 import { labDown, labUp } from "./up.ts";
 
 const DEFAULT_TOPOLOGY = fileURLToPath(new URL("topology/default.yaml", import.meta.url));
@@ -55,6 +56,7 @@ export function labProgram(exit: (code: number) => void): Command {
     .option("--name <lab>", "name of the lab", DEFAULT_LAB)
     .option("--no-join", "hosts and networks only: no controller, no agents")
     .option("--no-manifests", "do not apply the topology's manifests")
+    .option("--keep", "leave a lab that failed half-way as it is, to look at it")
     .action(up);
 
   named(lab.command("down").description("Remove the lab: processes, namespaces, files")).action(async (options: { name?: string }) => {
@@ -166,7 +168,7 @@ function duration(text: string): number {
   return ms;
 }
 
-async function up(options: { file: string; name: string; join: boolean; manifests: boolean }): Promise<void> {
+async function up(options: { file: string; name: string; join: boolean; manifests: boolean; keep?: boolean }): Promise<void> {
   const io = processIo();
   const began = performance.now();
   const topology = await loadTopology(options.file);
@@ -180,6 +182,7 @@ async function up(options: { file: string; name: string; join: boolean; manifest
       topology,
       join: options.join,
       manifests: options.manifests,
+      keep: options.keep === true,
       setContext: true,
       signal: stop.signal,
       step: async (text, work) => {

@@ -20,6 +20,8 @@ export interface UpOptions {
   readonly manifests?: boolean;
   /** Set the command line's context. */
   readonly setContext?: boolean;
+  /** Leave a lab that failed half-way as it is, to look at it. */
+  readonly keep?: boolean;
   /** Stops the building; what stands already is removed. */
   readonly signal?: AbortSignal;
   /** Told of each step: a line when it is over, with what it took. */
@@ -50,7 +52,7 @@ export async function labUp(options: UpOptions): Promise<Lab> {
   try {
     return await build(options, name, step);
   } catch (error) {
-    await removeLab(name).catch(() => {});
+    if (options.keep !== true || options.signal?.aborted === true) await removeLab(name).catch(() => {});
     throw error;
   }
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { blocks, faultId, linkLines, worldInterface } from "../../lab/blueprint.ts";
-import { hostNamed, loadTopology, parseTopology } from "../../lab/topology.ts";
+import { hostNamed } from "../../lab/topology.ts";
+import { loadTopology, parseTopology } from "../../lab/topology-file.ts";
 
 const topology = await loadTopology(new URL("../../lab/topology/default.yaml", import.meta.url).pathname);
 

@@ -9,7 +9,7 @@ import { labPaths } from "../../lab/names.ts";
 import { processesUnder } from "../../lab/process.ts";
 import { eventually } from "../../lab/shell.ts";
 import { initOf, labCondition, readState } from "../../lab/state.ts";
-import { loadTopology } from "../../lab/topology.ts";
+import { loadTopology } from "../../lab/topology-file.ts";
 import { labDown, labUp } from "../../lab/up.ts";
 
 const DEFAULT = new URL("../../lab/topology/default.yaml", import.meta.url).pathname;
@@ -142,7 +142,7 @@ describe("the service of a host", () => {
   const sleeps = async (): Promise<string[]> =>
     (await lab.exec("lanhost", ["ps", "-eo", "args="])).stdout
       .split("\n")
-      .filter((line) => /^sleep 10/.test(line))
+      .filter((line) => line.startsWith("sleep 10"))
       .sort();
 
   test("runs when installed, dies whole with its control group, and comes back when healed", async () => {

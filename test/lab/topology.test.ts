@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { IsthmusError } from "../../mesh/errors.ts";
-import { hostNamed, loadTopology, parseTopology, publicAddress } from "../../lab/topology.ts";
+import { hostNamed, publicAddress } from "../../lab/topology.ts";
+import { loadTopology, parseTopology } from "../../lab/topology-file.ts";
 
 const DEFAULT = new URL("../../lab/topology/default.yaml", import.meta.url).pathname;
 const refused = (text: string): IsthmusError => {
