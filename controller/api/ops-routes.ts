@@ -2,6 +2,7 @@
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import type { Kind } from "../../mesh/model/resources.ts";
+import { openApiDocument } from "../../mesh/model/openapi.ts";
 import { kindNamed } from "../../mesh/model/parse.ts";
 import { IsthmusError } from "../../mesh/errors.ts";
 import { kindFolder } from "../reconcile/keys.ts";
@@ -9,8 +10,10 @@ import { parseBody } from "./body.ts";
 import { diff } from "./diff.ts";
 import { requireRole } from "./http.ts";
 import { streamLines } from "./lines.ts";
-import { openApi } from "./openapi.ts";
 import { actorName, type Services } from "./services.ts";
+
+/** Of the API, as the document says it. */
+const VERSION = "0.1.0";
 
 const DiffBody = z.strictObject({
   documents: z.array(z.unknown()).max(10_000).default([]),
@@ -34,7 +37,7 @@ export function opsRoutes(app: FastifyInstance, services: Services): void {
     requireRole(request, "viewer");
     return reply.type("text/plain; version=0.0.4").send(await services.metrics());
   });
-  app.get("/v1/openapi.json", () => Promise.resolve(openApi()));
+  app.get("/v1/openapi.json", () => Promise.resolve(openApiDocument(VERSION)));
 
   app.get("/v1/status", async (request) => {
     requireRole(request, "viewer");

@@ -16,7 +16,7 @@ import type { Reports } from "../reconcile/reports.ts";
 import type { Store } from "../store/types.ts";
 import { NO_BOOTS, judgeBoot, type BootHistory } from "./clones.ts";
 import type { Hub } from "./hub.ts";
-import { isSilent, openSession, refuse, sendRemoved, type AgentSession } from "./session.ts";
+import { openSession, refuse, sendRemoved, silence, type AgentSession } from "./session.ts";
 
 export interface Agents {
   /** Takes over a connection whose WebSocket handshake is done. */
@@ -207,7 +207,11 @@ export function createAgents(options: AgentsOptions): Agents {
       for (const { ws } of connections.values()) ws.close(1012, "resume");
     },
     sweep() {
-      for (const { session, ws } of connections.values()) if (isSilent(session, now())) ws.terminate();
+      for (const { session, ws } of connections.values()) {
+        const state = silence(session, now());
+        if (state === "dead") ws.terminate();
+        else if (state === "ping") ws.ping();
+      }
     },
     closeAll() {
       for (const { ws } of connections.values()) ws.terminate();

@@ -11,8 +11,9 @@ import type { Receiver } from "./hub.ts";
 /** An agent that reads slower than this is dropped; it resumes by what changed. */
 const MAX_BUFFERED = 8 * 1024 * 1024;
 const HELLO_DEADLINE_MS = 10_000;
-/** Three heartbeats. */
+/** Three heartbeats. Before that the agent is asked for a sign of life. */
 const SILENCE_MS = 60_000;
+const PING_AFTER_MS = 30_000;
 
 export interface AgentSession extends Receiver {
   readonly bootId: string;
@@ -155,9 +156,10 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
   });
 }
 
-/** Whether nothing was heard for so long that the connection must be dead. */
-export function isSilent(session: AgentSession, now: number): boolean {
-  return now - session.lastHeard > SILENCE_MS;
+/** What to do about an agent by the time since it was heard. */
+export function silence(session: AgentSession, now: number): "none" | "ping" | "dead" {
+  const quiet = now - session.lastHeard;
+  return quiet > SILENCE_MS ? "dead" : quiet > PING_AFTER_MS ? "ping" : "none";
 }
 
 function tryJson(data: Buffer): unknown {

@@ -1,4 +1,0 @@
-/** OpenAPI of this API. */
-export function openApi(): unknown {
-  return {};
-}
