@@ -59,8 +59,8 @@ function longName(option: Option): string {
 
 function check(option: Option, value: unknown): { readonly value: unknown } | { readonly fault: string } {
   if (option.isBoolean() || option.negate) return typeof value === "boolean" ? { value } : { fault: "must be true or false" };
-  // Options that may be repeated collect into a list.
-  if (option.parseArg !== undefined) {
+  // Options that may be repeated collect into a list; choices have a parser too.
+  if (option.argChoices === undefined && option.parseArg !== undefined) {
     const list = Array.isArray(value) ? value : [value];
     return list.every((item) => typeof item === "string") ? { value: list } : { fault: "must be a list of strings" };
   }

@@ -20,17 +20,20 @@ export function editDistance(a: string, b: string): number {
 
 /**
  * The candidate nearest to `word`, or undefined when none is near enough to be what was meant: a third of the word's
- * length, at least one step; case does not count. A candidate that begins with the word counts as near.
+ * length, at least one step; case does not count. A candidate that begins with the word counts as near. Among equals the
+ * one of the most similar length wins, then the first.
  */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   const wanted = word.slice(0, 64).toLowerCase();
   if (wanted === "") return undefined;
-  let best: { name: string; distance: number } | undefined;
+  let best: { name: string; distance: number; length: number } | undefined;
   for (const name of candidates) {
     const lower = name.toLowerCase();
     const steps = editDistance(wanted, lower);
     const distance = wanted.length >= 3 && lower.startsWith(wanted) ? Math.min(steps, 1) : steps;
-    if (distance <= Math.max(1, Math.floor(wanted.length / 3)) && (best === undefined || distance < best.distance)) best = { name, distance };
+    const length = Math.abs(lower.length - wanted.length);
+    const nearer = best === undefined || distance < best.distance || (distance === best.distance && length < best.length);
+    if (distance <= Math.max(1, Math.floor(wanted.length / 3)) && nearer) best = { name, distance, length };
   }
   return best?.name;
 }
