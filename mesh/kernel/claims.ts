@@ -4,9 +4,10 @@
  */
 import type { PathId, Plan } from "../model/plan.ts";
 import type { Cidr, IpAddress } from "../model/scalars.ts";
-import { compareCidr, contains, formatCidr, hostCidr, overlaps, parseCidr, splitEndpoint, type ParsedCidr } from "../net/ip.ts";
+import { compareCidr, contains, hostCidr, parseCidr, type ParsedCidr } from "../net/ip.ts";
 import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
-import { parsedList, PrefixMap } from "./prefixes.ts";
+import { parsed, PrefixMap } from "./prefixes.ts";
+import { connectedPrefixes, overlayRanges, protections, type Protections } from "./protection.ts";
 import type { DesiredInput, HostFacts, Refusal } from "./types.ts";
 
 export interface Claims {
@@ -21,29 +22,12 @@ export interface Claims {
   readonly refusals: readonly Refusal[];
 }
 
-interface Protection {
-  readonly why: string;
-  /** Overlay ranges have routes of their own and need no `throw`. */
-  readonly carve: boolean;
-}
-
 interface Claim {
   readonly id: string;
   readonly created: number;
   readonly destinations: readonly Cidr[];
   readonly table: number | undefined;
 }
-
-const SPECIAL: readonly (readonly [string, string])[] = [
-  ["127.0.0.0/8", "loopback"],
-  ["::1/128", "loopback"],
-  ["169.254.0.0/16", "link-local addresses"],
-  ["fe80::/10", "link-local addresses"],
-  ["224.0.0.0/4", "multicast"],
-  ["ff00::/8", "multicast"],
-  ["255.255.255.255/32", "broadcast"],
-];
-const PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"].map(parseCidr);
 
 let last: { plan: Plan; host: HostFacts; lan: string; claims: Claims } | undefined;
 
@@ -61,54 +45,68 @@ export function serves(plan: Plan, id: PathId): boolean {
   return plan.serves.has(id) || (plan.paths.get(id)?.gateways.some(({ node }) => node === plan.self.name) ?? false);
 }
 
+interface Lookup {
+  readonly shields: Protections;
+  readonly connected: PrefixMap<string>;
+  /** Owner by table and destination; the overlay and main are one domain, because packets see them as one. */
+  readonly owners: Map<string, string>;
+}
+
 function resolve({ plan, host, lanChoices }: Pick<DesiredInput, "plan" | "host" | "lanChoices">): Claims {
-  const protectedBy = protections(plan, host);
-  const connected = connectedPrefixes(host);
+  const look: Lookup = { shields: protections(plan, host), connected: connectedPrefixes(host), owners: new Map() };
   const refusals: Refusal[] = [];
   const overlay = new Map<Cidr, string>();
   const lan = new Map<string, { gateways: IpAddress[]; destinations: Cidr[] }>();
-  const owners = new Map<string, string>();
   const routed = new PrefixMap<string>();
   const lanRouted = new Map<number, PrefixMap<string>>();
 
   for (const claim of claimsInOrder(plan)) {
     const chosen = claim.table === undefined ? [] : (lanChoices.get(claim.id) ?? plan.lanRoutes.get(claim.id)?.gateways.slice(0, 1) ?? []);
-    const gateways = chosen.filter((gateway) => connected.covering(parseCidr(hostCidr(gateway))) !== undefined);
-    const parsed = parsedList(claim.destinations);
-    claim.destinations.forEach((destination, i) => {
-      const cidr = parsed[i]!;
-      const refuse = (why: Refusal["why"], detail: string): void => void refusals.push({ id: claim.id, destination, why, detail });
-      if (claim.table !== undefined) {
-        if (OWN_TABLES.has(claim.table)) return refuse("Protected", `table ${claim.table}, which belongs to Isthmus`);
-        const inside = chosen.find((gateway) => swallows(cidr, gateway, connected));
-        if (inside !== undefined) return refuse("InsideOwnDestination", inside);
+    const gateways = chosen.filter((gateway) => look.connected.covering(parsed(hostCidr(gateway))) !== undefined);
+    for (const destination of claim.destinations) {
+      const cidr = parsed(destination);
+      const refusal = whyNot(claim, destination, chosen, gateways, look);
+      if (refusal !== undefined) {
+        refusals.push({ id: claim.id, destination, ...refusal });
+        continue;
       }
-      const shield = protectedBy.covering(cidr);
-      if (shield !== undefined) return refuse("Protected", shield.value.why);
-      if (claim.table !== undefined && gateways.length === 0) return refuse("NotReachable", chosen.join(", "));
-      const domain = claim.table === undefined || claim.table === MAIN_TABLE ? "" : String(claim.table);
-      const owner = owners.get(`${domain}|${destination}`);
-      if (owner !== undefined && owner !== claim.id) return refuse("Conflict", owner);
-      if (owner !== undefined) return;
-      owners.set(`${domain}|${destination}`, claim.id);
+      look.owners.set(ownerKey(claim, destination), claim.id);
       if (claim.table === undefined) {
         overlay.set(destination, claim.id);
         routed.add(cidr, claim.id);
-        return;
+        continue;
       }
-      const entry = lan.get(claim.id) ?? { gateways, destinations: [] };
-      entry.destinations.push(destination);
-      lan.set(claim.id, entry);
-      const inTable = lanRouted.get(claim.table) ?? new PrefixMap<string>();
-      inTable.add(cidr, claim.id);
-      lanRouted.set(claim.table, inTable);
-    });
+      getOr(lan, claim.id, () => ({ gateways, destinations: [] })).destinations.push(destination);
+      getOr(lanRouted, claim.table, () => new PrefixMap<string>()).add(cidr, claim.id);
+    }
   }
 
   const lanInMain = [...lan].filter(([id]) => plan.lanRoutes.get(id)?.table === MAIN_TABLE).flatMap(([, { destinations }]) => destinations);
-  const throws = throwsFor(plan, host, protectedBy.entries, lanInMain, overlay, routed);
-  const kept = [...lanRouted].sort(([a], [b]) => a - b).flatMap(([table, prefixes]) => keptFor(host, protectedBy.entries, prefixes, table));
+  const throws = throwsFor(plan, host, look.shields, lanInMain, overlay, routed);
+  const kept = [...lanRouted].sort(([a], [b]) => a - b).flatMap(([table, prefixes]) => keptFor(host, look.shields, prefixes, table));
   return { overlay, lan, throws, kept, refusals };
+}
+
+function whyNot(claim: Claim, destination: Cidr, chosen: readonly IpAddress[], reachable: readonly IpAddress[], look: Lookup): Pick<Refusal, "why" | "detail"> | undefined {
+  const cidr = parsed(destination);
+  if (claim.table !== undefined && OWN_TABLES.has(claim.table)) return { why: "Protected", detail: `table ${claim.table}, which belongs to Isthmus` };
+  const inside = chosen.find((gateway) => swallows(cidr, gateway, look.connected));
+  if (inside !== undefined) return { why: "InsideOwnDestination", detail: inside };
+  const shield = look.shields.map.covering(cidr);
+  if (shield !== undefined) return { why: "Protected", detail: shield.value.why };
+  if (claim.table !== undefined && reachable.length === 0) return { why: "NotReachable", detail: chosen.join(", ") };
+  const owner = look.owners.get(ownerKey(claim, destination));
+  return owner === undefined || owner === claim.id ? undefined : { why: "Conflict", detail: owner };
+}
+
+function ownerKey({ table }: Claim, destination: Cidr): string {
+  return `${table === undefined || table === MAIN_TABLE ? "" : table}|${destination}`;
+}
+
+function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const found = map.get(key) ?? make();
+  map.set(key, found);
+  return found;
 }
 
 /** Oldest first, ties by id. What a node advertises was granted by an admin and comes before intents. */
@@ -126,67 +124,31 @@ function claimsInOrder(plan: Plan): Claim[] {
 
 /** A gateway inside the destination is fine only while its connected prefix is the more specific one. */
 function swallows(destination: ParsedCidr, gateway: IpAddress, connected: PrefixMap<string>): boolean {
-  const host = parseCidr(hostCidr(gateway));
+  const host = parsed(hostCidr(gateway));
   return contains(destination, host) && (connected.covering(host)?.cidr.bits ?? 0) <= destination.bits;
 }
 
-function connectedPrefixes(host: HostFacts): PrefixMap<string> {
-  const map = new PrefixMap<string>();
-  for (const { prefix, ifname } of host.underlay) map.add(parseCidr(prefix), ifname);
-  for (const route of host.mainRoutes) if (route.via === undefined && route.dev !== undefined) map.add(parseCidr(route.dst), route.dev);
-  return map;
-}
-
-function protections(plan: Plan, host: HostFacts): PrefixMap<Protection> & { readonly entries: readonly (readonly [Cidr, Protection])[] } {
-  const list: (readonly [Cidr, Protection])[] = [];
-  const put = (cidr: Cidr, why: string, carve = true): void => void list.push([cidr, { why, carve }]);
-  for (const range of overlayRanges(plan)) put(range, "the overlay's own addresses", false);
-  for (const [cidr, why] of SPECIAL) put(cidr as Cidr, why);
-  for (const { prefix, ifname } of host.underlay) put(prefix, `this node's own network on ${ifname}`);
-  for (const route of host.mainRoutes) {
-    if (route.via === undefined && route.dev !== undefined && !route.dst.endsWith("/0")) put(route.dst, `this node's own network on ${route.dev}`);
-    if (route.via !== undefined) put(hostCidr(route.via), "this node's router");
-  }
-  for (const subnet of plan.self.subnets) put(subnet, "this node's own site");
-  for (const controller of plan.network.controllers) {
-    const address = addressOf(controller);
-    if (address !== undefined) put(hostCidr(address), `the controller ${controller}`);
-  }
-  for (const [name, peer] of plan.peers) {
-    if (name === plan.self.name) continue;
-    for (const endpoint of peer.e) {
-      const address = addressOf(endpoint);
-      // A private address is dialled inside its own site only; elsewhere it may be a machine behind that site's gateways.
-      if (address !== undefined && (peer.s === plan.self.site || !isPrivate(address))) put(hostCidr(address), `the WireGuard endpoint of ${name}`);
-    }
-  }
-  for (const { address, why } of host.protectedAddresses) put(hostCidr(address), why);
-  const map = new PrefixMap<Protection>();
-  for (const [cidr, value] of list) map.add(parseCidr(cidr), value);
-  return Object.assign(map, { entries: list });
-}
-
 /** Strictly inside a destination of ours, and not inside the overlay: there the overlay's own routes stand. */
-function throwsFor(plan: Plan, host: HostFacts, shields: readonly (readonly [Cidr, Protection])[], lanInMain: readonly Cidr[], overlay: ReadonlyMap<Cidr, string>, routed: PrefixMap<string>): Cidr[] {
+function throwsFor(plan: Plan, host: HostFacts, shields: Protections, lanInMain: readonly Cidr[], overlay: ReadonlyMap<Cidr, string>, routed: PrefixMap<string>): Cidr[] {
   const ranges = overlayRanges(plan).map(parseCidr);
   const found = new Map<Cidr, ParsedCidr>();
   const consider = (text: Cidr): void => {
     if (found.has(text) || overlay.has(text)) return;
-    const cidr = parseCidr(text);
+    const cidr = parsed(text);
     if (routed.covering(cidr, true) === undefined || ranges.some((range) => contains(range, cidr))) return;
     found.set(text, cidr);
   };
-  for (const [cidr, { carve }] of shields) if (carve) consider(cidr);
+  for (const [cidr, { carve }] of shields.entries) if (carve) consider(cidr);
   for (const { dst } of host.mainRoutes) consider(dst);
   for (const dst of lanInMain) consider(dst);
   return [...found].sort(([, a], [, b]) => compareCidr(a, b)).map(([text]) => text);
 }
 
-function keptFor(host: HostFacts, shields: readonly (readonly [Cidr, Protection])[], routed: PrefixMap<string>, table: number): Claims["kept"][number][] {
+function keptFor(host: HostFacts, shields: Protections, routed: PrefixMap<string>, table: number): Claims["kept"][number][] {
   const own = new PrefixMap<HostFacts["mainRoutes"][number]>();
   for (const route of [...host.mainRoutes].sort((a, b) => a.metric - b.metric)) own.add(parseCidr(route.dst), route);
   const found = new Map<Cidr, Claims["kept"][number]>();
-  for (const [dst, { carve }] of shields) {
+  for (const [dst, { carve }] of shields.entries) {
     const cidr = parseCidr(dst);
     const ours = carve ? routed.covering(cidr, true) : undefined;
     if (ours === undefined) continue;
@@ -200,37 +162,3 @@ function keptFor(host: HostFacts, shields: readonly (readonly [Cidr, Protection]
   return [...found.values()].sort((a, b) => compareCidr(parseCidr(a.dst), parseCidr(b.dst)));
 }
 
-export function overlayRanges(plan: Plan): Cidr[] {
-  return [plan.network.overlay.v4, plan.network.overlay.v6, plan.network.links.v4];
-}
-
-function isPrivate(address: IpAddress): boolean {
-  const cidr = parseCidr(hostCidr(address));
-  return PRIVATE.some((range) => overlaps(range, cidr));
-}
-
-/** Controllers may be written by name; the host facts hold what the names resolve to. */
-function addressOf(endpoint: string): IpAddress | undefined {
-  try {
-    return splitEndpoint(endpoint).address;
-  } catch {
-    return undefined;
-  }
-}
-
-/** The first /64s of the overlay's v6 range: mesh, client links, gateway links (`mesh/net/overlay.ts`). */
-export function v6Ranges(plan: Plan): { readonly mesh: Cidr; readonly clients: Cidr; readonly gateways: Cidr } {
-  const base = parseCidr(plan.network.overlay.v6);
-  const at = (n: bigint): Cidr => formatCidr({ family: 6, value: base.value + (n << 64n), bits: 64 });
-  return { mesh: at(0n), clients: at(1n), gateways: at(2n) };
-}
-
-/** Lower half of the link range (clients) and upper half (gateways). */
-export function linkHalves(plan: Plan): { readonly clients: Cidr; readonly gateways: Cidr } {
-  const range = parseCidr(plan.network.links.v4);
-  const bits = range.bits + 1;
-  return {
-    clients: formatCidr({ ...range, bits }),
-    gateways: formatCidr({ family: 4, value: range.value + (1n << BigInt(32 - bits)), bits }),
-  };
-}

@@ -6,9 +6,10 @@ import type { PathId } from "../model/plan.ts";
 import type { Cidr, NodeName } from "../model/scalars.ts";
 import { familyOf, parseCidr } from "../net/ip.ts";
 import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
-import { overlayRanges, serves } from "./claims.ts";
+import { serves } from "./claims.ts";
 import { GATEWAY_INTERFACE, hex, linkInterface, MARK_RETURN, MARK_UNDERLAY, marksOf } from "./layout.ts";
-import { disjoint, parsedList } from "./prefixes.ts";
+import { disjoint, parsed } from "./prefixes.ts";
+import { overlayRanges } from "./protection.ts";
 import type { DesiredInput, NftTable } from "./types.ts";
 import { clientSources, isGateway, overlayMtu } from "./wireguard.ts";
 
@@ -51,7 +52,7 @@ function servedPaths(input: DesiredInput): Served[] {
     const clients = [...plan.clients].flatMap(([name, client]) => (client.paths.includes(id) ? sourcesOf(input, name) : []));
     return [{ id, clients, destinations: path.destinations }];
   });
-  const widest = (one: Served): number => Math.min(129, ...parsedList(one.destinations).map(({ family, bits }) => (family === 4 ? bits * 4 : bits)));
+  const widest = (one: Served): number => Math.min(129, ...one.destinations.map(parsed).map(({ family, bits }) => (family === 4 ? bits * 4 : bits)));
   return found.sort((a, b) => widest(b) - widest(a) || (a.id < b.id ? -1 : 1));
 }
 
@@ -127,7 +128,10 @@ function restoreMarks(input: DesiredInput): string[] {
 /** A flow belongs to the link that carries it; one whose link died and that went elsewhere stays there. */
 function pinFlows(input: DesiredInput): string[] {
   const write = writer(input);
-  return linkNumbers(input).map((k) => `oifname "${linkInterface(k)}" ct direction original ${write.below(MARK_RETURN)} ${write.ct(k)}`);
+  const { v4, v6 } = rangeText(input);
+  // Probes and state messages judge a link: pinned to the link that stood in for it, they would judge that one for ever.
+  const own = [`ip daddr ${v4} accept`, `ip6 daddr ${v6} accept`];
+  return own.concat(linkNumbers(input).map((k) => `oifname "${linkInterface(k)}" ct direction original ${write.below(MARK_RETURN)} ${write.ct(k)}`));
 }
 
 /** Probes and state messages are believed from links only. */

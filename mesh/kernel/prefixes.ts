@@ -36,7 +36,7 @@ export class PrefixMap<T> {
 
 /** Prefixes without those that lie inside another of them, sorted. */
 export function disjoint(cidrs: Iterable<Cidr>): Cidr[] {
-  const sorted = [...new Set(cidrs)].map((text) => ({ text, cidr: parseCidr(text) })).sort((a, b) => compareCidr(a.cidr, b.cidr));
+  const sorted = [...new Set(cidrs)].map((text) => ({ text, cidr: parsed(text) })).sort((a, b) => compareCidr(a.cidr, b.cidr));
   const kept: { text: Cidr; cidr: ParsedCidr }[] = [];
   for (const item of sorted) {
     const last = kept.at(-1);
@@ -45,14 +45,16 @@ export function disjoint(cidrs: Iterable<Cidr>): Cidr[] {
   return kept.map(({ text }) => text);
 }
 
-const parsedLists = new WeakMap<readonly Cidr[], readonly ParsedCidr[]>();
+const parsedTexts = new Map<Cidr, ParsedCidr>();
+const PARSED_LIMIT = 50_000;
 
-/** Parsed destinations; a plan's lists are parsed once, however often the plan is looked at. */
-export function parsedList(cidrs: readonly Cidr[]): readonly ParsedCidr[] {
-  let parsed = parsedLists.get(cidrs);
-  if (parsed === undefined) {
-    parsed = cidrs.map(parseCidr);
-    parsedLists.set(cidrs, parsed);
+/** `parseCidr` with a memory: a plan in which one of 2,000 destinations changed costs one parse. */
+export function parsed(text: Cidr): ParsedCidr {
+  let cidr = parsedTexts.get(text);
+  if (cidr === undefined) {
+    if (parsedTexts.size >= PARSED_LIMIT) parsedTexts.clear();
+    cidr = parseCidr(text);
+    parsedTexts.set(text, cidr);
   }
-  return parsed;
+  return cidr;
 }

@@ -3,12 +3,14 @@
  * and LAN routes in the table that the intent names.
  */
 import type { Cidr, IpAddress } from "../model/scalars.ts";
-import { compareCidr, familyOf, hostCidr, parseCidr } from "../net/ip.ts";
+import { compareCidr, familyOf, hostCidr } from "../net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress, type AddressPair } from "../net/overlay.ts";
 import { hasV6 } from "./addresses.ts";
-import { linkHalves, overlayRanges, v6Ranges, type Claims } from "./claims.ts";
+import type { Claims } from "./claims.ts";
 import { FALLBACK_METRIC, FLOW_GROUP, GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE, METRIC } from "./layout.ts";
 import type { Groups } from "./nexthops.ts";
+import { parsed } from "./prefixes.ts";
+import { linkHalves, overlayRanges, v6Ranges } from "./protection.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
 import { isGateway, overlayMtu } from "./wireguard.ts";
 
@@ -132,7 +134,7 @@ function overLink(route: Route): boolean {
 }
 
 function sorted(routes: readonly Route[]): ReadonlyMap<string, Route> {
-  const parsed = routes.map((route) => ({ route, cidr: parseCidr(route.dst) }));
-  parsed.sort((a, b) => a.route.table - b.route.table || compareCidr(a.cidr, b.cidr) || a.route.metric - b.route.metric);
-  return new Map(parsed.map(({ route }) => [routeKey(route), route]));
+  const known = routes.map((route) => ({ route, cidr: parsed(route.dst) }));
+  known.sort((a, b) => a.route.table - b.route.table || compareCidr(a.cidr, b.cidr) || a.route.metric - b.route.metric);
+  return new Map(known.map(({ route }) => [routeKey(route), route]));
 }

@@ -1,0 +1,109 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { asIsthmusError, type IsthmusError } from "../../../mesh/errors.ts";
+import type { IpAddress } from "../../../mesh/model/scalars.ts";
+import { must, refused, run } from "../../../node-agent/drivers/exec.ts";
+import { observeHosts, writeHosts } from "../../../node-agent/drivers/hosts.ts";
+import { openRecords } from "../../../node-agent/drivers/records.ts";
+import { routeLine, routeOf } from "../../../node-agent/drivers/routes.ts";
+import { parseDump } from "../../../node-agent/drivers/wireguard.ts";
+import { cidr, ip, keyOf } from "../../mesh/kernel/fixtures.ts";
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), "isthmus-drivers-"));
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+const failure = async (work: Promise<unknown>): Promise<IsthmusError> => asIsthmusError(await work.then(() => new Error("it succeeded"), (error: unknown) => error));
+
+describe("run", () => {
+  it("names the Debian package of a tool that is not installed", async () => {
+    const path = process.env["PATH"];
+    process.env["PATH"] = dir;
+    try {
+      const error = await failure(run("wg", ["show"]));
+      expect(error.code).toBe("ToolMissing");
+      expect(error.remedy).toContain("wireguard-tools");
+    } finally {
+      process.env["PATH"] = path;
+    }
+  });
+
+  it("gives input, and takes a bad exit status as an answer", async () => {
+    expect(await run("cat", [], { input: "hello" })).toEqual({ ok: true, stdout: "hello", stderr: "" });
+    expect((await run("false", [])).ok).toBe(false);
+    expect((await failure(must("sh", ["-c", "echo Operation not permitted >&2; exit 1"]))).code).toBe("NotRoot");
+  });
+
+  it("gives up at the deadline and when it is told to", async () => {
+    expect((await failure(run("sleep", ["60"], { timeoutMs: 30 }))).code).toBe("Timeout");
+    expect((await failure(run("sleep", ["60"], { signal: AbortSignal.timeout(20) }))).message).toContain("given up");
+  });
+
+  it("tells the errors apart that a person can do something about", () => {
+    expect(refused("wg set", "Unable to modify interface: Address already in use").code).toBe("PortTaken");
+    expect(refused("ip", "RTNETLINK answers: No space left on device").code).toBe("DiskFull");
+    expect(refused("ip", "RTNETLINK answers: Invalid argument").code).toBe("KernelRefused");
+  });
+});
+
+describe("hosts file", () => {
+  const block = new Map([["do1.isthmus", [ip("10.101.0.2"), ip("fd5e:1::2")]], ["do1", [ip("10.101.0.2"), ip("fd5e:1::2")]]]);
+
+  it("keeps what stands around the block byte for byte, and the file's mode", () => {
+    const file = join(dir, "hosts");
+    const before = "127.0.0.1\tlocalhost\n# a comment without an end";
+    writeFileSync(file, before, { mode: 0o640 });
+    writeHosts(file, block);
+    expect(observeHosts(file)).toEqual(block);
+    expect(readFileSync(file, "utf8").startsWith(`${before}\n`)).toBe(true);
+    expect(statSync(file).mode & 0o777).toBe(0o640);
+    writeHosts(file, new Map([["do2", [ip("10.101.0.3")]]]));
+    expect([...observeHosts(file).keys()]).toEqual(["do2"]);
+    writeHosts(file, new Map());
+    expect(readFileSync(file, "utf8")).toBe(`${before}\n`);
+  });
+
+  it("makes the file where there is none, and leaves lines after the block", () => {
+    const file = join(dir, "hosts");
+    writeHosts(file, block);
+    writeFileSync(file, `${readFileSync(file, "utf8")}10.0.0.1 later\n`);
+    writeHosts(file, new Map<string, IpAddress[]>());
+    expect(readFileSync(file, "utf8").trim()).toBe("10.0.0.1 later");
+  });
+});
+
+describe("records", () => {
+  it("survive a restart, and a damaged file does not stop the agent", () => {
+    openRecords(dir).update((all) => ({ ...all, sysctls: { "net.ipv4.ip_forward": "0" } }));
+    expect(openRecords(dir).read().sysctls).toEqual({ "net.ipv4.ip_forward": "0" });
+    expect(statSync(join(dir, "kernel.json")).mode & 0o777).toBe(0o600);
+    writeFileSync(join(dir, "kernel.json"), "{ not json");
+    expect(openRecords(dir).read().files).toEqual([]);
+  });
+});
+
+describe("what tools print", () => {
+  it("reads wg's dump, without endpoints, marks or keepalives where there are none", () => {
+    const dump = `ism0\tSECRET\t${keyOf(1)}\t51820\t0x41000000\nism0\t${keyOf(2)}\t(none)\t(none)\t(none)\t0\t0\t0\toff\nism0\t${keyOf(3)}\t(none)\t[2001:db8::1]:51820\tfd00::1/128,10.0.0.0/8\t1700000000\t5\t6\t25\nism1\t(none)\t(none)\t0\toff\n`;
+    const { ism0, ism1 } = Object.fromEntries(parseDump(dump));
+    expect(ism0).toMatchObject({ publicKey: keyOf(1), listenPort: 51820, fwmark: 0x41000000 });
+    expect([...ism0!.peers.values()]).toEqual([
+      { publicKey: keyOf(2), allowedIps: [], keepalive: 0, latestHandshake: 0, rxBytes: 0, txBytes: 0 },
+      { publicKey: keyOf(3), allowedIps: ["10.0.0.0/8", "fd00::1/128"], keepalive: 25, latestHandshake: 1_700_000_000, rxBytes: 5, txBytes: 6, endpoint: "[2001:db8::1]:51820" },
+    ]);
+    expect(ism1?.publicKey).toBe("");
+    expect(JSON.stringify(ism0)).not.toContain("SECRET");
+  });
+
+  it("reads routes of both families and writes them back the same", () => {
+    expect(routeOf({ dst: "default", nhid: 157_200, dev: "ismg1", table: "157", metric: 1024, prefsrc: "10.101.0.1" }, 4)).toEqual({ family: 4, dst: "0.0.0.0/0", table: 157, type: "unicast", metric: 1024, nexthopId: 157_200, src: "10.101.0.1" });
+    expect(routeOf({ dst: "fd00::1", type: "7", dev: "lo", table: "157", metric: 4_294_967_294 }, 6)).toEqual({ family: 6, dst: "fd00::1/128", table: 157, type: "unreachable", metric: 4_294_967_294 });
+    expect(routeLine("add", { family: 4, dst: cidr("34.0.0.0/8"), table: 254, type: "unicast", metric: 0, multipath: [{ via: ip("192.0.2.1") }, { via: ip("192.0.2.2"), dev: "eth0" }] }).line).toBe(
+      "route add 34.0.0.0/8 table 254 proto 157 nexthop via 192.0.2.1 nexthop via 192.0.2.2 dev eth0",
+    );
+  });
+});
