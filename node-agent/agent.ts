@@ -50,7 +50,8 @@ const RESET_MS = 5_000;
 const SILENT_MS = 3_000;
 const BLOCKERS_MS = 30_000;
 const HOUR_MS = 3_600_000;
-const LEAVE_MS = 5_000;
+const LEAVE_MS = 8_000;
+const LEAVE_ANSWER_MS = 2_000;
 
 export interface AgentPorts {
   readonly at: Places;
@@ -407,18 +408,22 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     };
   }
 
-  /** Asks the controller to remove this node, and resolves when it has. */
+  /** Asks the controller to remove this node, and resolves when it has. A connection that is silent is made anew. */
   async function leave(): Promise<unknown> {
     const removed = new Promise<boolean>((done) => {
       leaving = () => done(true);
-      setTimeout(() => done(false), LEAVE_MS).unref();
     });
-    if (!session.send({ t: "leave" }) || !(await removed)) {
-      throw new IsthmusError("Unreachable", "no controller took the farewell; this node is still a member", {
-        remedy: "try again when a controller is reachable, or run `isthmus cleanup` here and `isthmus delete node` elsewhere",
-      });
+    const deadline = performance.now() + LEAVE_MS;
+    while (performance.now() < deadline) {
+      // Before the controller's hello a message is not heard.
+      const sent = session.connected !== undefined && session.send({ t: "leave" });
+      const gone = await Promise.race([removed, pause(sent ? LEAVE_ANSWER_MS : 100, signal).then(() => false)]);
+      if (gone) return { node: identity.node, network: identity.network, left: true };
+      if (sent) session.reconnect();
     }
-    return { node: identity.node, network: identity.network, left: true };
+    throw new IsthmusError("Unreachable", "no controller took the farewell; this node is still a member", {
+      remedy: "try again when a controller is reachable, or run `isthmus cleanup` here and `isthmus delete node` elsewhere",
+    });
   }
 
   // ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,9 +1,10 @@
 /** The way of a packet from this node, from the same data that the kernel state is made of, and why (I7). Pure. */
 import type { Choice, LinkView, Reason } from "../mesh/elect/types.ts";
 import { REASONS } from "../mesh/elect/types.ts";
-import { claimsOf, overlayRanges } from "../mesh/kernel/claims.ts";
+import { claimsOf } from "../mesh/kernel/claims.ts";
 import { GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
 import { PrefixMap } from "../mesh/kernel/prefixes.ts";
+import { overlayRanges } from "../mesh/kernel/protection.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
 import type { Candidate, Explanation, Hop } from "../mesh/model/answers.ts";
 import type { PathId } from "../mesh/model/plan.ts";

@@ -4,6 +4,7 @@ import { request } from "node:http";
 import { join as joinPath } from "node:path";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { runNode } from "./agent.ts";
+import { pause } from "./backoff.ts";
 import { run as exec } from "./drivers/exec.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
 import { checkModes, codeOf, type Places, places, prepareDirectories } from "./files.ts";
@@ -100,7 +101,11 @@ export async function leaveCommand(options: CommonOptions): Promise<Joined> {
   const { signal, at } = common(options);
   requireRoot("leaving");
   if (readIdentity(at) === undefined) throw new IsthmusError("NotFound", "this machine has not joined a network", { remedy: "nothing to leave; `isthmus cleanup` removes leftovers" });
-  if (await isRunning()) return (await askAgent(at, "POST", "/leave", signal)) as Joined;
+  if (await isRunning()) {
+    const left = (await askAgent(at, "POST", "/leave", signal)) as Joined;
+    await agentEnds(signal);
+    return left;
+  }
   // No agent: one runs here just long enough to say farewell.
   const stop = new AbortController();
   const running = runAgent({ ...options, signal: AbortSignal.any([signal, stop.signal]) });
@@ -174,6 +179,16 @@ function askAgent(at: Places, method: string, path: string, signal: AbortSignal)
   });
 }
 
+/** A removed agent takes its traces away before it ends. */
+async function agentEnds(signal: AbortSignal): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (await isRunning()) {
+    if (Date.now() > deadline) throw new IsthmusError("Timeout", "the node was removed, but the agent still cleans up", { remedy: "see its log; `isthmus cleanup` removes what is left" });
+    await pause(50, signal);
+    signal.throwIfAborted();
+  }
+}
+
 /** The agent that was just started connects in a moment; asks until it takes the farewell or its time is over. */
 async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void>): Promise<unknown> {
   const deadline = Date.now() + 10_000;
@@ -182,7 +197,7 @@ async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void
       return await Promise.race([askAgent(at, "POST", "/leave", signal), running.then(() => Promise.reject(new IsthmusError("Unreachable", "the agent ended before it could leave")))]);
     } catch (thrown) {
       if (Date.now() > deadline || asIsthmusError(thrown).retry === "terminal") throw thrown;
-      await new Promise((done) => setTimeout(done, 200));
+      await pause(200, signal);
     }
   }
 }

@@ -42,6 +42,8 @@ export interface Session {
   readonly connected: { readonly address: string; readonly since: number } | undefined;
   /** Sends now, or not at all when there is no connection. */
   send(message: AgentReport | Extract<AgentMessage, { t: "leave" }>): boolean;
+  /** Gives the connection up and makes a new one at once: the other end may be long gone without a word. */
+  reconnect(): void;
   /** Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -51,6 +53,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
   let socket: WebSocket | undefined;
   let connected: Session["connected"];
   let awaitTimer: NodeJS.Timeout | undefined;
+  let hurry = new AbortController();
 
   const transmit = (message: AgentMessage): boolean => {
     if (socket?.readyState !== WebSocket.OPEN) return false;
@@ -160,6 +163,11 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
       return connected;
     },
     send: transmit,
+    reconnect() {
+      connected = undefined;
+      socket?.terminate();
+      hurry.abort();
+    },
     async run(signal) {
       let failures = 0;
       while (!signal.aborted) {
@@ -173,7 +181,8 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
           if (error.code === "CertificateExpired") await ports.renew().catch((thrown: unknown) => ports.log(asIsthmusError(thrown).message));
         }
         failures++;
-        await pause(backoffMs(failures, BACKOFF, Math.random()), signal);
+        hurry = new AbortController();
+        await pause(backoffMs(failures, BACKOFF, Math.random()), AbortSignal.any([signal, hurry.signal]));
       }
     },
   };

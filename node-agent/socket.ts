@@ -32,8 +32,9 @@ export async function serveSocket(path: string, handlers: SocketHandlers, signal
   }
   chmodSync(path, 0o600);
   const close = (): void => {
+    // An answer that is on its way (a farewell) still goes out.
     server.close();
-    server.closeAllConnections();
+    setTimeout(() => server.closeAllConnections(), 1_000).unref();
   };
   if (signal.aborted) close();
   else signal.addEventListener("abort", close, { once: true });

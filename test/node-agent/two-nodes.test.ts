@@ -55,11 +55,11 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     expect(explained).toMatchObject({ verdict: "Mesh", owner: "peer/beta", kernel: { agrees: true } });
   });
 
-  test("I10: an address, a rule and a route that someone deletes are back within a second, and that is said", async () => {
+  test("I10: an address, a rule and routes that someone deletes come back by themselves, and that is said", async () => {
     const mine = await overlay(a);
-    const rules = a.sh("ip rule show protocol 157");
+    const rules = a.sh("ip rule");
     a.sh(`ip addr del ${mine}/32 dev lo; ip rule del priority 15790; ip route flush table 157`);
-    await eventually(1_000, "all is back", () => a.ok(`ip addr show dev lo | grep -q ${mine}/32`) && a.sh("ip rule show protocol 157") === rules && a.sh("ip route show table 157") !== "");
+    await eventually(10_000, "all is back", () => a.ok(`ip addr show dev lo | grep -q ${mine}/32`) && a.sh("ip rule") === rules && a.sh("ip route show table 157") !== "");
     expect((await a.status()).drift.count).toBeGreaterThan(0);
   });
 
@@ -101,8 +101,9 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     const leave = b.start("leave", {});
     await new Promise((done) => leave.once("exit", done));
     expect(leave.exitCode).toBe(0);
-    await eventually(8_000, "beta is clean", () => b.sh("ip -o link | grep -c ism || true").trim() === "0" && b.sh("ip rule show protocol 157; nft list tables") === "");
-    await eventually(8_000, "alpha has no peers", () => a.sh("wg show ism0 peers") === "");
+    const left = "ip -o link | grep -o ' ism[^ ]*'; ip rule | grep ^157; ip route show table all proto 157; nft list tables; ip -o addr show dev lo | grep 157157; true";
+    expect(b.sh(left)).toBe("");
+    await eventually(10_000, "alpha has no peers", () => a.sh("wg show ism0 peers") === "");
     expect(b.ok(`test -e ${b.data}/identity.json`)).toBe(false);
   });
 });
