@@ -6,7 +6,7 @@ import type { NodeName } from "../../../mesh/model/scalars.ts";
 import { isEmpty, prefixSet, setsOverlap, subtract, union } from "../../../mesh/net/prefix-set.ts";
 import { anyCidr } from "../net/arbitraries.ts";
 import { formatCidr } from "../../../mesh/net/ip.ts";
-import { conditionsOf, entry, fourNodes, keysOf, node, resource } from "./fixtures.ts";
+import { conditionsOf, entry, fourNodes, keysOf, node, resource, site } from "./fixtures.ts";
 
 const egress = (spec: object) =>
   compile(
@@ -37,6 +37,14 @@ describe("gateways of an egress", () => {
       { node: "datacenter1", priority: 7 },
       { node: "datacenter2", priority: 7 },
     ]);
+  });
+
+  it("of the site that comes first in the order for disaster recovery go before others, whatever their names", () => {
+    const base = fourNodes({
+      egress: [resource("EgressGateway", "e", { destinations: ["34.0.0.0/8"], gateways: [{ nodeSelector: { location: "cloud" } }] })],
+    });
+    const sites = [site("fra", { kind: "cloud", priority: 10 }), site("ams", { kind: "cloud", priority: 20 })];
+    expect(statusOf(compile({ ...base, sites }))?.gateways).toEqual(["do2", "do1"]);
   });
 
   it("that several selectors name keep the best priority", () => {

@@ -106,6 +106,24 @@ describe("compile", () => {
     );
   });
 
+  it("with a memory sees that a controller moved onto a destination", () => {
+    const one = fourNodes({ routes: [resource("MeshRoute", "r", { destinations: ["203.0.113.9/32"], gateways: [{ node: "do1" }] })] });
+    const compiler = createCompiler();
+    expect(conditionsOf(compiler(one).intentStatus.get("MeshRoute/r"))).toContain("DestinationsAccepted=True/Accepted");
+    const moved = { ...one, controllers: ["203.0.113.9:8443"] };
+    expect(conditionsOf(compiler(moved).intentStatus.get("MeshRoute/r"))).toContain("DestinationsAccepted=False/SomeRefused");
+    expect(bytes(compiler(moved))).toBe(bytes(compile(moved)));
+  });
+
+  it("with a memory tells a node behind NAT of another one that came", () => {
+    const behind = facts({ endpoints: ["192.168.1.1:51820"], seen: "198.51.100.7" });
+    const one = input({ nodes: [node("a", "a", 1), node("b", "b", 2)], facts: { a: behind } });
+    const two = { ...one, facts: new Map(one.facts).set("b" as NodeName, behind) };
+    const compiler = createCompiler();
+    expect(conditionsOf(compiler(one).nodeStatus.get("a" as NodeName))).toContain("PeersReachable=True/Reachable");
+    expect(conditionsOf(compiler(two).nodeStatus.get("a" as NodeName))).toContain("PeersReachable=False/BothBehindNat");
+  });
+
   it("sorts everything: views, keys, audiences", () => {
     fc.assert(
       fc.property(world, (one) => {
