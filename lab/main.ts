@@ -46,7 +46,7 @@ export function labProgram(exit: (code: number) => void): Command {
     .showSuggestionAfterError();
   // Otherwise `lab exec HOST CMD --flag` would take CMD's flags for its own.
   lab.enablePositionalOptions();
-  const named = (command: Command): Command => command.option("--name <lab>", "which lab (default: demo, or the only one)");
+  const named = (command: Command): Command => command.option("--name <lab>", "which lab (default: ISTHMUS_LAB, demo, or the only one)");
   const output = (): Option => new Option("-o, --output <format>", "text or json").choices(["text", "json"]).default("text");
 
   lab

@@ -55,10 +55,10 @@ export async function labNames(): Promise<string[]> {
   }
 }
 
-/** The lab meant when none is named: the default one, or the only one. @throws IsthmusError `NotFound`. */
+/** The lab meant when none is named: that of ISTHMUS_LAB, the default one, or the only one. @throws IsthmusError `NotFound`. */
 export async function pickLab(named: string | undefined): Promise<LabState> {
   const names = await labNames();
-  const lab = named ?? (names.includes(DEFAULT_LAB) || names.length !== 1 ? DEFAULT_LAB : names[0]!);
+  const lab = named ?? process.env["ISTHMUS_LAB"] ?? (names.includes(DEFAULT_LAB) || names.length !== 1 ? DEFAULT_LAB : names[0]!);
   const state = await readState(lab);
   if (state !== undefined) return state;
   const others = names.filter((name) => name !== lab);
