@@ -38,7 +38,13 @@ export async function getObject(client: Client, kind: Kind, name: string): Promi
   throw new IsthmusError("Internal", `${client.where} answered with something that is not a ${kind}`);
 }
 
-export async function* watchObjects(client: Client, kind: Kind, since: number, selector: string | undefined, signal: AbortSignal): AsyncGenerator<WatchEvent> {
+export async function* watchObjects(
+  client: Client,
+  kind: Kind,
+  since: number,
+  selector: string | undefined,
+  signal: AbortSignal,
+): AsyncGenerator<WatchEvent> {
   const path = apiPath(["resources", KINDS[kind].plural], { watch: 1, since, labelSelector: selector });
   for await (const line of client.lines(path, signal)) {
     if (at(line, "object", "metadata", "name") !== undefined) yield line as WatchEvent;
@@ -46,7 +52,11 @@ export async function* watchObjects(client: Client, kind: Kind, since: number, s
 }
 
 /** Targets with their names filled in: a kind without a name becomes all of its objects (that the selector takes). */
-export async function expandTargets(client: Client, targets: readonly Target[], selector: string | undefined): Promise<{ kind: Kind; name: string }[]> {
+export async function expandTargets(
+  client: Client,
+  targets: readonly Target[],
+  selector: string | undefined,
+): Promise<{ kind: Kind; name: string }[]> {
   const found = await Promise.all(
     targets.map(async ({ kind, name }) => {
       if (name !== undefined) return [{ kind, name }];

@@ -1,5 +1,5 @@
 /** What every command gets: the outside, and where its exit status goes. Imports nothing heavy: `--help` loads this. */
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import type { Io } from "./io.ts";
 
 export interface Cli {
@@ -28,7 +28,9 @@ export function selectorOption(): Option {
 
 /** `--dry-run` as kubectl writes it: alone, or `=server`, `=client`, `=none`. */
 export function dryRunOption(): Option {
-  return new Option("--dry-run [where]", "check everything and say what would happen, change nothing").choices(["server", "client", "none"]).preset("server");
+  return new Option("--dry-run [where]", "check everything and say what would happen, change nothing")
+    .choices(["server", "client", "none"])
+    .preset("server");
 }
 
 export function isDryRun(value: string | undefined): boolean {
@@ -61,7 +63,7 @@ export function wholeNumber(value: string): number {
   return Number(value);
 }
 
-/** Flags of the command and of the program, as one. */
-export function flagsOf<T>(command: Command): T & GlobalFlags {
-  return command.optsWithGlobals<T & GlobalFlags>();
+/** What a command's action reads of `--dry-run`. */
+export interface DryRunFlag {
+  readonly dryRun?: string;
 }

@@ -9,7 +9,7 @@ export interface Client {
   /** The body as bytes (backups). */
   bytes(path: string): Promise<Buffer>;
   /** Each line of an NDJSON answer, until the other side ends it or the signal aborts. */
-  lines(path: string, signal: AbortSignal): AsyncGenerator<unknown>;
+  lines(path: string, signal: AbortSignal): AsyncGenerator;
   /** For messages: `https://…` or the socket's path. */
   readonly where: string;
 }
@@ -25,7 +25,8 @@ export function apiPath(parts: readonly string[], query: Readonly<Record<string,
 
 export function clientFor(context: Context): Client {
   const where = context.socket ?? context.server ?? context.name;
-  const send = (method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<IncomingMessage> => exchange(context, method, path, body, signal, where);
+  const send = (method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<IncomingMessage> =>
+    exchange(context, method, path, body, signal, where);
   return {
     where,
     call: async (method, path, body) => {
@@ -42,9 +43,19 @@ export function clientFor(context: Context): Client {
 }
 
 /** Sends a request and gives the answer once its status is good; otherwise throws what the body says. */
-async function exchange(context: Context, method: string, path: string, body: unknown, signal: AbortSignal | undefined, where: string): Promise<IncomingMessage> {
+async function exchange(
+  context: Context,
+  method: string,
+  path: string,
+  body: unknown,
+  signal: AbortSignal | undefined,
+  where: string,
+): Promise<IncomingMessage> {
   const text = body === undefined ? undefined : JSON.stringify(body);
-  const headers = { accept: "application/json", ...(text === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(text) }) };
+  const headers = {
+    accept: "application/json",
+    ...(text === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(text) }),
+  };
   const answer = await new Promise<IncomingMessage>((done, failed) => {
     const options = { method, path, headers, agent: false, ...(signal === undefined ? {} : { signal }) } as const;
     openRequest(context, options, done).then((call) => {
@@ -61,20 +72,31 @@ async function exchange(context: Context, method: string, path: string, body: un
     throw errorFromBody(JSON.parse(problem.toString("utf8")));
   } catch (error) {
     if (error instanceof IsthmusError && error.message !== NOT_OURS) throw error;
-    throw new IsthmusError("Internal", `${where} answered ${method} ${path} with HTTP ${answer.statusCode}, which is not an Isthmus answer`, { remedy: "Check that the address belongs to an Isthmus controller of a fitting version." });
+    throw new IsthmusError("Internal", `${where} answered ${method} ${path} with HTTP ${answer.statusCode}, which is not an Isthmus answer`, {
+      remedy: "Check that the address belongs to an Isthmus controller of a fitting version.",
+    });
   }
 }
 
 const NOT_OURS = errorFromBody(undefined).message;
 
-type RequestOptions = { readonly method: string; readonly path: string; readonly headers: Record<string, string | number>; readonly agent: false; readonly signal?: AbortSignal };
+type RequestOptions = {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: Record<string, string | number>;
+  readonly agent: false;
+  readonly signal?: AbortSignal;
+};
 
 async function openRequest(context: Context, options: RequestOptions, done: (answer: IncomingMessage) => void): Promise<ClientRequest> {
   if (context.socket !== undefined) {
     const { request } = await import("node:http");
     return request({ ...options, socketPath: context.socket, headers: { ...options.headers, host: "isthmus" } }, done);
   }
-  if (context.server === undefined) throw new IsthmusError("Invalid", `context ${context.name} names neither a server nor a socket`, { remedy: "Set one with `isthmus config set-context NAME --server https://HOST:PORT`." });
+  if (context.server === undefined)
+    throw new IsthmusError("Invalid", `context ${context.name} names neither a server nor a socket`, {
+      remedy: "Set one with `isthmus config set-context NAME --server https://HOST:PORT`.",
+    });
   const { request } = await import("node:https");
   const { isIP } = await import("node:net");
   const url = new URL(context.server);
@@ -90,7 +112,10 @@ async function openRequest(context: Context, options: RequestOptions, done: (ans
       cert: context.cert,
       key: context.key,
       // Controllers are reached by many names and addresses: what counts is the role in a certificate of our own root.
-      checkServerIdentity: (_, certificate) => ((certificate.subjectaltname ?? "").split(", ").some((name) => name.startsWith("URI:isthmus://controller/")) ? undefined : Object.assign(new Error("the certificate is not a controller's"), { code: "NOT_A_CONTROLLER" })),
+      checkServerIdentity: (_, certificate) =>
+        (certificate.subjectaltname ?? "").split(", ").some((name) => name.startsWith("URI:isthmus://controller/"))
+          ? undefined
+          : Object.assign(new Error("the certificate is not a controller's"), { code: "NOT_A_CONTROLLER" }),
     },
     done,
   );
@@ -100,13 +125,38 @@ function connectionError(error: unknown, where: string, context: Context): Isthm
   if (error instanceof IsthmusError) return error;
   const code = (error as NodeJS.ErrnoException).code ?? "";
   const why = error instanceof Error ? error.message : String(error);
-  if (context.socket !== undefined && (code === "EACCES" || code === "EPERM")) return new IsthmusError("Forbidden", `${where} may be used by root only`, { remedy: "Run as root, or use an admin's context.", cause: error });
-  if (code === "ENOENT") return new IsthmusError("Unreachable", `no controller listens at ${where}: there is no such socket`, { remedy: "Start it with `isthmus controller run`, or choose another context.", cause: error });
-  if (code === "ETIMEDOUT") return new IsthmusError("Timeout", `the controller at ${where} did not answer within ${ANSWER_MS / 1000} s`, { remedy: "Check the network and the controller, then try again.", cause: error });
-  if (code === "NOT_A_CONTROLLER") return new IsthmusError("Unauthenticated", `${where}: the other side's certificate is not a controller's`, { remedy: "Check the server's address in the context.", cause: error });
-  if (/SELF_SIGNED|UNABLE_TO|CERT_|SIGNATURE/.test(code)) return new IsthmusError("PinMismatch", `${where}: the certificate does not come from the root that this context trusts (${code})`, { remedy: "Check the address; after a new installation of the controller make the context again with `isthmus create admin`.", cause: error });
-  if (code.startsWith("ERR_SSL") || code.startsWith("ERR_TLS") || code === "EPROTO") return new IsthmusError("Unauthenticated", `${where} refused the TLS connection: ${why}`, { remedy: "Check the context's certificate; it may have expired or been revoked.", cause: error });
-  return new IsthmusError("Unreachable", `the controller at ${where} cannot be reached: ${why}`, { remedy: "Check that it runs and that nothing blocks the way. Nodes keep forwarding and failing over meanwhile; `isthmus status` on a node shows its state.", cause: error });
+  if (context.socket !== undefined && (code === "EACCES" || code === "EPERM"))
+    return new IsthmusError("Forbidden", `${where} may be used by root only`, { remedy: "Run as root, or use an admin's context.", cause: error });
+  if (code === "ENOENT")
+    return new IsthmusError("Unreachable", `no controller listens at ${where}: there is no such socket`, {
+      remedy: "Start it with `isthmus controller run`, or choose another context.",
+      cause: error,
+    });
+  if (code === "ETIMEDOUT")
+    return new IsthmusError("Timeout", `the controller at ${where} did not answer within ${ANSWER_MS / 1000} s`, {
+      remedy: "Check the network and the controller, then try again.",
+      cause: error,
+    });
+  if (code === "NOT_A_CONTROLLER" || code === "INVALID_PURPOSE")
+    return new IsthmusError("Unauthenticated", `${where}: the other side's certificate is not a controller's`, {
+      remedy: "Check the server's address in the context.",
+      cause: error,
+    });
+  if (/SELF_SIGNED|UNABLE_TO|CERT_|SIGNATURE/.test(code))
+    return new IsthmusError("PinMismatch", `${where}: the certificate does not come from the root that this context trusts (${code})`, {
+      remedy: "Check the address; after a new installation of the controller make the context again with `isthmus create admin`.",
+      cause: error,
+    });
+  if (code.startsWith("ERR_SSL") || code.startsWith("ERR_TLS") || code === "EPROTO")
+    return new IsthmusError("Unauthenticated", `${where} refused the TLS connection: ${why}`, {
+      remedy: "Check the context's certificate; it may have expired or been revoked.",
+      cause: error,
+    });
+  return new IsthmusError("Unreachable", `the controller at ${where} cannot be reached: ${why}`, {
+    remedy:
+      "Check that it runs and that nothing blocks the way. Nodes keep forwarding and failing over meanwhile; `isthmus status` on a node shows its state.",
+    cause: error,
+  });
 }
 
 async function collect(answer: IncomingMessage, where: string): Promise<Buffer> {
@@ -128,7 +178,7 @@ function json(body: Buffer, where: string): unknown {
   }
 }
 
-async function* splitLines(answer: IncomingMessage, where: string, signal: AbortSignal): AsyncGenerator<unknown> {
+async function* splitLines(answer: IncomingMessage, where: string, signal: AbortSignal): AsyncGenerator {
   let rest = "";
   answer.setEncoding("utf8");
   try {

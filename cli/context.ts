@@ -12,7 +12,10 @@ import type { Io } from "./io.ts";
 const Context = z.strictObject({
   name: z.string().min(1).max(63),
   /** `https://HOST:PORT`. */
-  server: z.string().regex(/^https:\/\/[^/\s]+$/, "must be https://HOST:PORT").optional(),
+  server: z
+    .string()
+    .regex(/^https:\/\/[^/\s]+$/, "must be https://HOST:PORT")
+    .optional(),
   /** Path of the controller's unix socket. */
   socket: z.string().optional(),
   /** PEM of the trusted roots. */
@@ -56,12 +59,20 @@ export async function readContexts(io: Pick<Io, "env">): Promise<Contexts> {
   try {
     raw = parse(text) ?? {};
   } catch (error) {
-    throw new IsthmusError("Invalid", `${file}: ${(error as Error).message}`, { remedy: `Correct the file, or move it away and make the contexts again.` });
+    throw new IsthmusError("Invalid", `${file}: ${(error as Error).message}`, {
+      remedy: `Correct the file, or move it away and make the contexts again.`,
+    });
   }
   const parsed = Contexts.safeParse(raw);
   if (parsed.success) return parsed.data;
-  const faults = parsed.error.issues.map((issue) => ({ path: formatPath(issue.path.filter((part) => typeof part !== "symbol")), message: issue.message }));
-  throw new IsthmusError("Invalid", `${file} is not a contexts file`, { faults, remedy: "Correct the file, or move it away and make the contexts again." });
+  const faults = parsed.error.issues.map((issue) => ({
+    path: formatPath(issue.path.filter((part) => typeof part !== "symbol")),
+    message: issue.message,
+  }));
+  throw new IsthmusError("Invalid", `${file} is not a contexts file`, {
+    faults,
+    remedy: "Correct the file, or move it away and make the contexts again.",
+  });
 }
 
 /** Replaces the file at once, mode 0600 in a directory of mode 0700. */
@@ -88,9 +99,16 @@ export function contextNamed(contexts: Contexts, name: string): Context {
   if (found !== undefined) return found;
   const names = contexts.contexts.map((context) => context.name);
   const near = nearest(name, names);
-  throw new IsthmusError("NotFound", `there is no context ${JSON.stringify(name)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`, {
-    remedy: names.length === 0 ? "Make one with `isthmus create admin` on the controller's machine or `isthmus config set-context`." : `The contexts are: ${names.join(", ")}.`,
-  });
+  throw new IsthmusError(
+    "NotFound",
+    `there is no context ${JSON.stringify(name)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`,
+    {
+      remedy:
+        names.length === 0
+          ? "Make one with `isthmus create admin` on the controller's machine or `isthmus config set-context`."
+          : `The contexts are: ${names.join(", ")}.`,
+    },
+  );
 }
 
 /** Flags before environment, before the current context, before the socket of a controller on this machine. */
@@ -104,6 +122,7 @@ export async function chooseContext(io: Pick<Io, "env">, flags: TargetFlags): Pr
   const local = join(io.env["ISTHMUS_RUN"] ?? DEFAULT_RUN_DIR, "controller.sock");
   if (existsSync(local)) return { name: "local", socket: local };
   throw new IsthmusError("Unreachable", "no controller is known here: no context is set, and no controller runs on this machine", {
-    remedy: "Choose one with `isthmus config use-context NAME`, give --socket PATH, or start one with `isthmus controller run`. On a node, `isthmus status` needs no controller.",
+    remedy:
+      "Choose one with `isthmus config use-context NAME`, give --socket PATH, or start one with `isthmus controller run`. On a node, `isthmus status` needs no controller.",
   });
 }

@@ -23,7 +23,16 @@ export function referencePages(): ReadonlyMap<string, string> {
 function cliPage(): string {
   const silent = (): void => {};
   const program = buildProgram({
-    io: { out: silent, err: silent, stdin: () => Promise.resolve(""), env: {}, outTty: false, errTty: false, now: () => 0, signal: new AbortController().signal },
+    io: {
+      out: silent,
+      err: silent,
+      stdin: () => Promise.resolve(""),
+      env: {},
+      outTty: false,
+      errTty: false,
+      now: () => 0,
+      signal: new AbortController().signal,
+    },
     finish: silent,
   });
   const commands = program.commands.filter((command) => !command.name().startsWith("__"));
@@ -59,8 +68,18 @@ function exitTable(): string {
     6: "not reached, or not in time: trying again may help",
     7: "this machine lacks something: a tool, root, a port, space",
   };
-  const codes = (status: number): string => Object.entries(ERRORS).filter(([, row]) => row.exit === status).map(([code]) => `\`${code}\``).join(" ");
-  return ["## Exit status\n", "| status | meaning | errors |", "| --- | --- | --- |", ...Object.entries(meaning).map(([status, text]) => `| ${status} | ${text} | ${codes(Number(status))} |`), ""].join("\n");
+  const codes = (status: number): string =>
+    Object.entries(ERRORS)
+      .filter(([, row]) => row.exit === status)
+      .map(([code]) => `\`${code}\``)
+      .join(" ");
+  return [
+    "## Exit status\n",
+    "| status | meaning | errors |",
+    "| --- | --- | --- |",
+    ...Object.entries(meaning).map(([status, text]) => `| ${status} | ${text} | ${codes(Number(status))} |`),
+    "",
+  ].join("\n");
 }
 
 function commandSection(command: Command, prefix: string): string[] {
@@ -72,7 +91,16 @@ function commandSection(command: Command, prefix: string): string[] {
     `## ${name}\n`,
     `${command.description()}.\n`,
     `\`\`\`\n${usage}\n\`\`\`\n`,
-    ...(command.registeredArguments.some((argument) => argument.description !== "") ? [["| argument | |", "| --- | --- |", ...command.registeredArguments.map((argument) => `| \`${argument.name()}\` | ${cell(argument.description)} |`), ""].join("\n")] : []),
+    ...(command.registeredArguments.some((argument) => argument.description !== "")
+      ? [
+          [
+            "| argument | |",
+            "| --- | --- |",
+            ...command.registeredArguments.map((argument) => `| \`${argument.name()}\` | ${cell(argument.description)} |`),
+            "",
+          ].join("\n"),
+        ]
+      : []),
     ...(command.options.length === 0 ? [] : [optionTable(command.options)]),
     ...(examples === "" ? [] : [`\`\`\`sh\n${examples}\n\`\`\`\n`]),
   ];
@@ -108,7 +136,15 @@ function resourcesPage(): string {
   return [
     `${MADE}\n# Resources\n`,
     "What files, the HTTP API and (where a cluster is connected) custom resources say. Unknown fields are refused with the nearest known name. `isthmus explain --schema KIND.FIELD` prints the same on a terminal.\n",
-    ["| kind | apiVersion | names for `get` | made by |", "| --- | --- | --- | --- |", ...kinds.map((kind) => `| [${kind}](#${kind.toLowerCase()}) | \`${KINDS[kind].apiVersion}\` | ${[KINDS[kind].plural, ...KINDS[kind].aliases].map((name) => `\`${name}\``).join(" ")} | ${madeBy(kind)} |`), ""].join("\n"),
+    [
+      "| kind | apiVersion | names for `get` | made by |",
+      "| --- | --- | --- | --- |",
+      ...kinds.map(
+        (kind) =>
+          `| [${kind}](#${kind.toLowerCase()}) | \`${KINDS[kind].apiVersion}\` | ${[KINDS[kind].plural, ...KINDS[kind].aliases].map((name) => `\`${name}\``).join(" ")} | ${madeBy(kind)} |`,
+      ),
+      "",
+    ].join("\n"),
     ...kinds.map(kindSection),
   ].join("\n");
 }
@@ -119,7 +155,14 @@ function madeBy(kind: Kind): string {
 }
 
 function kindSection(kind: Kind): string {
-  return [`## ${kind}\n`, `${KIND_SUMMARIES[kind]}\n`, "### spec\n", fieldTable(structuralSpec(kind)), "### status\n", fieldTable(structuralStatus(kind))].join("\n");
+  return [
+    `## ${kind}\n`,
+    `${KIND_SUMMARIES[kind]}\n`,
+    "### spec\n",
+    fieldTable(structuralSpec(kind)),
+    "### status\n",
+    fieldTable(structuralStatus(kind)),
+  ].join("\n");
 }
 
 function fieldTable(schema: StructuralSchema): string {

@@ -17,7 +17,10 @@ const EXTENSIONS = [".yaml", ".yml", ".json"];
  * name. @throws {IsthmusError} NotFound, or Invalid with the line of broken YAML.
  */
 export async function readDocuments(io: Io, names: readonly string[], recursive = false): Promise<Placed[]> {
-  if (names.length === 0) throw new IsthmusError("BadRequest", "no file is given", { remedy: "Name one with -f FILE, a directory with -f DIR, or standard input with -f -." });
+  if (names.length === 0)
+    throw new IsthmusError("BadRequest", "no file is given", {
+      remedy: "Name one with -f FILE, a directory with -f DIR, or standard input with -f -.",
+    });
   const placed: Placed[] = [];
   const faults: FieldFault[] = [];
   for (const name of names) {
@@ -29,7 +32,10 @@ export async function readDocuments(io: Io, names: readonly string[], recursive 
     }
   }
   if (faults.length > 0) throw invalidDocuments(faults, placed.length + faults.length);
-  if (placed.length === 0) throw new IsthmusError("Invalid", `there is no document in ${names.join(", ")}`, { remedy: "A document has apiVersion, kind, metadata and spec." });
+  if (placed.length === 0)
+    throw new IsthmusError("Invalid", `there is no document in ${names.join(", ")}`, {
+      remedy: "A document has apiVersion, kind, metadata and spec.",
+    });
   // Opened here so that the controller counts the same documents as we do.
   return placed.flatMap(openList);
 }

@@ -11,7 +11,10 @@ export function renderError(error: IsthmusError): string {
 
 /** `all.yaml, document 3: spec.gatways: unknown field (it is 5); did you mean "gateways"?` */
 export function renderFault(fault: FieldFault): string {
-  const place = fault.document === undefined ? [] : [fault.file === undefined ? `document ${fault.document + 1}` : `${fault.file}, document ${fault.document + 1}`];
+  const place =
+    fault.document === undefined
+      ? []
+      : [fault.file === undefined ? `document ${fault.document + 1}` : `${fault.file}, document ${fault.document + 1}`];
   const path = fault.path === "" ? [] : [fault.path];
   const value = fault.value === undefined ? "" : ` (it is ${short(fault.value)})`;
   const meant = fault.suggestion === undefined || fault.message.includes("did you mean") ? "" : `; did you mean ${JSON.stringify(fault.suggestion)}?`;

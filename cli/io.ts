@@ -20,8 +20,8 @@ export function processIo(): Io {
     err: (text) => void process.stderr.write(text),
     stdin: readStdin,
     env: process.env,
-    outTty: process.stdout.isTTY === true,
-    errTty: process.stderr.isTTY === true,
+    outTty: process.stdout.isTTY,
+    errTty: process.stderr.isTTY,
     now: () => Date.now(),
     signal: new AbortController().signal,
   };

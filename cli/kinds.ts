@@ -18,7 +18,11 @@ export function kindOf(word: string): Kind {
   const kind = kindNamed(word);
   if (kind !== undefined) return kind;
   const near = nearest(word, kindWords());
-  throw new IsthmusError("UnknownKind", `there is no kind ${JSON.stringify(word)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`, { remedy: `The kinds are ${shortNames().join(", ")}, events.` });
+  throw new IsthmusError(
+    "UnknownKind",
+    `there is no kind ${JSON.stringify(word)}${near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`}`,
+    { remedy: `The kinds are ${shortNames().join(", ")}, events.` },
+  );
 }
 
 /** Every word that names a kind. */
@@ -28,7 +32,15 @@ export function kindWords(): string[] {
 
 /** The word that people use most for a kind: `node`, `egress`, `route`. */
 export function shortName(kind: Kind): string {
-  const short: Partial<Record<Kind, string>> = { MeshNode: "node", MeshRoute: "route", EgressGateway: "egress", JoinToken: "token", VirtualIP: "vip", MeshCluster: "cluster", MeshNetwork: "network" };
+  const short: Partial<Record<Kind, string>> = {
+    MeshNode: "node",
+    MeshRoute: "route",
+    EgressGateway: "egress",
+    JoinToken: "token",
+    VirtualIP: "vip",
+    MeshCluster: "cluster",
+    MeshNetwork: "network",
+  };
   return short[kind] ?? kind.toLowerCase();
 }
 
@@ -44,7 +56,10 @@ export function targetsOf(words: readonly string[]): Target[] {
     const kind = kindOf(first);
     return names.map((name) => ({ kind, name }));
   }
-  return first.split(",").filter((word) => word !== "").flatMap((word) => kindsOf(word).map((kind) => ({ kind })));
+  return first
+    .split(",")
+    .filter((word) => word !== "")
+    .flatMap((word) => kindsOf(word).map((kind) => ({ kind })));
 }
 
 function kindsOf(word: string): readonly Kind[] {
@@ -56,7 +71,9 @@ function kindsOf(word: string): readonly Kind[] {
 function slashed(word: string): Target {
   const [kind, name, ...more] = word.split("/");
   if (kind === undefined || kind === "" || name === undefined || name === "" || more.length > 0) {
-    throw new IsthmusError("BadRequest", `${JSON.stringify(word)} is not KIND/NAME`, { remedy: "Write all as KIND/NAME, or one KIND and then its names." });
+    throw new IsthmusError("BadRequest", `${JSON.stringify(word)} is not KIND/NAME`, {
+      remedy: "Write all as KIND/NAME, or one KIND and then its names.",
+    });
   }
   return { kind: kindOf(kind), name };
 }

@@ -32,9 +32,15 @@ async function readConfig(file: string, command: Command): Promise<Record<string
     const { parse } = await import("yaml");
     raw = parse(await readFile(file, "utf8")) ?? {};
   } catch (error) {
-    throw new IsthmusError("Invalid", `--config ${file}: ${(error as Error).message}`, { cause: error, remedy: "Check the path and the YAML in it." });
+    throw new IsthmusError("Invalid", `--config ${file}: ${(error as Error).message}`, {
+      cause: error,
+      remedy: "Check the path and the YAML in it.",
+    });
   }
-  if (typeof raw !== "object" || raw === null || Array.isArray(raw)) throw new IsthmusError("Invalid", `--config ${file}: must be an object with the flags as fields`, { remedy: "Write for example: data: /var/lib/isthmus" });
+  if (typeof raw !== "object" || raw === null || Array.isArray(raw))
+    throw new IsthmusError("Invalid", `--config ${file}: must be an object with the flags as fields`, {
+      remedy: "Write for example: data: /var/lib/isthmus",
+    });
   const options = command.options.filter((option) => option.attributeName() !== "config");
   const values: Record<string, unknown> = {};
   const faults: FieldFault[] = [];
@@ -42,14 +48,20 @@ async function readConfig(file: string, command: Command): Promise<Record<string
     const option = options.find((each) => [each.attributeName(), longName(each)].includes(key));
     if (option === undefined) {
       const suggestion = nearest(key, options.map(longName));
-      faults.push({ path: key, message: suggestion === undefined ? `unknown field; known here: ${options.map(longName).join(", ")}` : "unknown field", value, ...(suggestion === undefined ? {} : { suggestion }) });
+      faults.push({
+        path: key,
+        message: suggestion === undefined ? `unknown field; known here: ${options.map(longName).join(", ")}` : "unknown field",
+        value,
+        ...(suggestion === undefined ? {} : { suggestion }),
+      });
       continue;
     }
     const checked = check(option, value);
     if ("fault" in checked) faults.push({ path: key, message: checked.fault, value });
     else values[option.attributeName()] = checked.value;
   }
-  if (faults.length > 0) throw new IsthmusError("Invalid", `--config ${file} is not valid`, { faults, remedy: "Correct the file; `--help` lists the flags." });
+  if (faults.length > 0)
+    throw new IsthmusError("Invalid", `--config ${file} is not valid`, { faults, remedy: "Correct the file; `--help` lists the flags." });
   return values;
 }
 
@@ -65,6 +77,7 @@ function check(option: Option, value: unknown): { readonly value: unknown } | { 
     return list.every((item) => typeof item === "string") ? { value: list } : { fault: "must be a list of strings" };
   }
   if (typeof value !== "string" && typeof value !== "number") return { fault: "must be a string" };
-  if (option.argChoices !== undefined && !option.argChoices.includes(String(value))) return { fault: `must be one of ${option.argChoices.join(", ")}` };
+  if (option.argChoices !== undefined && !option.argChoices.includes(String(value)))
+    return { fault: `must be one of ${option.argChoices.join(", ")}` };
   return { value: String(value) };
 }

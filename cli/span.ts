@@ -7,7 +7,9 @@ const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h:
 export function spanMs(text: string, flag: string): number {
   const parts = [...text.matchAll(/(\d{1,9})(ms|s|m|h|d)/g)];
   if (text === "" || parts.map((part) => part[0]).join("") !== text) {
-    throw new IsthmusError("BadRequest", `${flag} ${JSON.stringify(text)} is not a length of time`, { remedy: "Write a number with ms, s, m, h or d, for example 24h or 1h30m." });
+    throw new IsthmusError("BadRequest", `${flag} ${JSON.stringify(text)} is not a length of time`, {
+      remedy: "Write a number with ms, s, m, h or d, for example 24h or 1h30m.",
+    });
   }
   return parts.reduce((sum, part) => sum + Number(part[1]) * (UNITS[part[2] ?? ""] ?? 0), 0);
 }

@@ -16,8 +16,10 @@ export interface AdminFlags extends GlobalFlags {
 }
 
 export async function createAdmin(io: Io, name: string, flags: AdminFlags): Promise<number> {
-  if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)) throw new IsthmusError("BadRequest", `${JSON.stringify(name)} cannot be an admin's name`, { remedy: "Use lower-case letters, digits and '-'." });
-  if (flags.out !== undefined && existsSync(flags.out)) throw new IsthmusError("AlreadyExists", `${flags.out} exists already`, { remedy: "Choose another file for --out." });
+  if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name))
+    throw new IsthmusError("BadRequest", `${JSON.stringify(name)} cannot be an admin's name`, { remedy: "Use lower-case letters, digits and '-'." });
+  if (flags.out !== undefined && existsSync(flags.out))
+    throw new IsthmusError("AlreadyExists", `${flags.out} exists already`, { remedy: "Choose another file for --out." });
   const via = await chooseContext(io, flags);
   const client = clientFor(via);
   const server = flags.server === undefined ? await advertised(client, via) : asUrl(flags.server);
@@ -42,11 +44,16 @@ async function advertised(client: Client, via: Context): Promise<string> {
   const status = await client.call("GET", apiPath(["status"]));
   const [first] = [...strings(status, "controllers"), ...strings(status, "advertise"), ...strings(status, "addresses")];
   if (first !== undefined) return asUrl(first);
-  throw new IsthmusError("BadRequest", "the controller does not say at which address it is reached", { remedy: "Give --server https://HOST:PORT, or start the controller with --advertise." });
+  throw new IsthmusError("BadRequest", "the controller does not say at which address it is reached", {
+    remedy: "Give --server https://HOST:PORT, or start the controller with --advertise.",
+  });
 }
 
 export function asUrl(text: string): string {
   const url = text.startsWith("https://") ? text : `https://${text}`;
-  if (!/^https:\/\/[^/\s]+:\d+$/.test(url)) throw new IsthmusError("BadRequest", `${JSON.stringify(text)} is not https://HOST:PORT`, { remedy: "Write the address with its port, for example https://203.0.113.7:8443." });
+  if (!/^https:\/\/[^/\s]+:\d+$/.test(url))
+    throw new IsthmusError("BadRequest", `${JSON.stringify(text)} is not https://HOST:PORT`, {
+      remedy: "Write the address with its port, for example https://203.0.113.7:8443.",
+    });
   return url;
 }

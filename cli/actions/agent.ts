@@ -21,7 +21,8 @@ interface JoinSettings extends Places {
 
 export async function joinMachine(io: Io, token: string | undefined, command: Command): Promise<number> {
   const given = await settings<JoinSettings>(command);
-  if (token !== undefined && token !== "-" && command.getOptionValueSource("tokenFile") === "cli") throw new IsthmusError("BadRequest", "a token and --token-file exclude each other", { remedy: "Give one of the two." });
+  if (token !== undefined && token !== "-" && command.getOptionValueSource("tokenFile") === "cli")
+    throw new IsthmusError("BadRequest", "a token and --token-file exclude each other", { remedy: "Give one of the two." });
   const text = await tokenText(io, token, given.tokenFile);
   const { joinCommand } = await import("../../node-agent/main.ts");
   const joined = await joinCommand({
@@ -64,8 +65,18 @@ function agentOptions(io: Io, given: Places): Places & { readonly log: (line: st
 }
 
 async function tokenText(io: Io, token: string | undefined, file: string | undefined): Promise<string> {
-  const text = token !== undefined && token !== "-" ? token : token === "-" || file === "-" ? await io.stdin() : file !== undefined ? await tokenFile(io, file) : io.env["ISTHMUS_TOKEN"];
-  if (text === undefined || text.trim() === "") throw new IsthmusError("BadRequest", "no token is given", { remedy: "Give the token, --token-file FILE, or - to read it from standard input. `isthmus create token` on an admin's machine makes one." });
+  const text =
+    token !== undefined && token !== "-"
+      ? token
+      : token === "-" || file === "-"
+        ? await io.stdin()
+        : file !== undefined
+          ? await tokenFile(io, file)
+          : io.env["ISTHMUS_TOKEN"];
+  if (text === undefined || text.trim() === "")
+    throw new IsthmusError("BadRequest", "no token is given", {
+      remedy: "Give the token, --token-file FILE, or - to read it from standard input. `isthmus create token` on an admin's machine makes one.",
+    });
   return text.trim();
 }
 
@@ -81,7 +92,10 @@ async function tokenFile(io: Io, file: string): Promise<string> {
 function many(value: readonly string[] | string | undefined): string[] {
   if (value === undefined) return [];
   const texts: readonly string[] = typeof value === "string" ? [value] : value;
-  return texts.flatMap((text) => text.split(",")).map((text) => text.trim()).filter((text) => text !== "");
+  return texts
+    .flatMap((text) => text.split(","))
+    .map((text) => text.trim())
+    .filter((text) => text !== "");
 }
 
 /** A flag from the environment is a text. */

@@ -51,7 +51,11 @@ export function withPlaces(error: IsthmusError, placed: readonly Placed[]): Isth
   return new IsthmusError(error.code, error.message, { faults, ...(error.remedy === undefined ? {} : { remedy: error.remedy }) });
 }
 
-export async function printResults(io: Io, results: readonly ApplyResult[], flags: { readonly dryRun: boolean; readonly output?: string | undefined }): Promise<void> {
+export async function printResults(
+  io: Io,
+  results: readonly ApplyResult[],
+  flags: { readonly dryRun: boolean; readonly output?: string | undefined },
+): Promise<void> {
   for (const result of results) for (const warning of result.warnings ?? []) io.err(`warning: ${fullName(result.kind, result.name)}: ${warning}\n`);
   const objects = results.map((result) => result.object as AnyObject);
   if (flags.output === "json" || flags.output === "yaml") {
@@ -59,6 +63,9 @@ export async function printResults(io: Io, results: readonly ApplyResult[], flag
     return;
   }
   const suffix = flags.dryRun ? " (server dry run)" : "";
-  const line = (result: ApplyResult): string => (flags.output === "name" ? nameOf({ kind: result.kind, metadata: { name: result.name } }) : `${fullName(result.kind, result.name)} ${result.action}${suffix}`);
+  const line = (result: ApplyResult): string =>
+    flags.output === "name"
+      ? nameOf({ kind: result.kind, metadata: { name: result.name } })
+      : `${fullName(result.kind, result.name)} ${result.action}${suffix}`;
   io.out(results.map((result) => `${line(result)}\n`).join(""));
 }

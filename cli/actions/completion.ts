@@ -54,7 +54,11 @@ export function printCompletion(io: Io, shell: string): number {
   const script = SCRIPTS[shell];
   if (script === undefined) {
     const near = nearest(shell, Object.keys(SCRIPTS));
-    throw new IsthmusError("BadRequest", `there is no completion for ${JSON.stringify(shell)}${near === undefined ? "" : `; did you mean ${near}?`}`, { remedy: "The shells are bash, zsh and fish." });
+    throw new IsthmusError(
+      "BadRequest",
+      `there is no completion for ${JSON.stringify(shell)}${near === undefined ? "" : `; did you mean ${near}?`}`,
+      { remedy: "The shells are bash, zsh and fish." },
+    );
   }
   io.out(script);
   return 0;
@@ -64,7 +68,12 @@ export function printCompletion(io: Io, shell: string): number {
 export async function complete(io: Io, program: Command, words: readonly string[]): Promise<number> {
   const candidates = await candidatesFor(io, program, words[0] === "--" ? words.slice(1) : words);
   const typed = words.at(-1) ?? "";
-  io.out(candidates.filter((each) => each === FILES || each.startsWith(typed)).map((each) => `${each}\n`).join(""));
+  io.out(
+    candidates
+      .filter((each) => each === FILES || each.startsWith(typed))
+      .map((each) => `${each}\n`)
+      .join(""),
+  );
   return 0;
 }
 
@@ -121,11 +130,17 @@ async function argumentsOf(io: Io, command: Command, given: readonly string[], t
 }
 
 function visibleCommands(command: Command): string[] {
-  return command.createHelp().visibleCommands(command).map((each) => each.name());
+  return command
+    .createHelp()
+    .visibleCommands(command)
+    .map((each) => each.name());
 }
 
 function visibleOptions(command: Command): string[] {
-  return command.createHelp().visibleOptions(command).flatMap((option) => option.long ?? []);
+  return command
+    .createHelp()
+    .visibleOptions(command)
+    .flatMap((option) => option.long ?? []);
 }
 
 async function kinds(): Promise<string[]> {

@@ -26,7 +26,8 @@ export async function useContext(io: Io, name: string): Promise<number> {
 
 export async function currentContext(io: Io): Promise<number> {
   const { current } = await readContexts(io);
-  if (current === undefined) throw new IsthmusError("NotFound", "no context is current", { remedy: "Choose one with `isthmus config use-context NAME`." });
+  if (current === undefined)
+    throw new IsthmusError("NotFound", "no context is current", { remedy: "Choose one with `isthmus config use-context NAME`." });
   io.out(`${current}\n`);
   return 0;
 }
@@ -53,12 +54,28 @@ export async function getContexts(io: Io, _: string, flags: ConfigFlags): Promis
 export async function setContext(io: Io, name: string, flags: ConfigFlags): Promise<number> {
   const contexts = await readContexts(io);
   const before = contexts.contexts.find((context) => context.name === name);
-  if (flags.server !== undefined && flags.atSocket !== undefined) throw new IsthmusError("BadRequest", "--server and --at-socket exclude each other", { remedy: "Give one of the two." });
+  if (flags.server !== undefined && flags.atSocket !== undefined)
+    throw new IsthmusError("BadRequest", "--server and --at-socket exclude each other", { remedy: "Give one of the two." });
   const [ca, cert, key] = await Promise.all([pem(flags.caFile), pem(flags.certFile), pem(flags.keyFile)]);
   const { server: _server, socket: _socket, ...kept } = before ?? { name };
-  const way = flags.server !== undefined ? { server: asUrl(flags.server) } : flags.atSocket !== undefined ? { socket: flags.atSocket } : { ...pick(before, "server"), ...pick(before, "socket") };
-  const context: Context = { ...kept, name, ...way, ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) };
-  if (context.server === undefined && context.socket === undefined) throw new IsthmusError("BadRequest", "a context needs the address of a controller", { remedy: "Give --server https://HOST:PORT or --at-socket PATH." });
+  const way =
+    flags.server !== undefined
+      ? { server: asUrl(flags.server) }
+      : flags.atSocket !== undefined
+        ? { socket: flags.atSocket }
+        : { ...pick(before, "server"), ...pick(before, "socket") };
+  const context: Context = {
+    ...kept,
+    name,
+    ...way,
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+  };
+  if (context.server === undefined && context.socket === undefined)
+    throw new IsthmusError("BadRequest", "a context needs the address of a controller", {
+      remedy: "Give --server https://HOST:PORT or --at-socket PATH.",
+    });
   await writeContexts(io, withContext(contexts, context));
   io.out(`context ${name} ${before === undefined ? "created" : "changed"}\n`);
   return 0;
@@ -68,7 +85,11 @@ export async function deleteContext(io: Io, name: string): Promise<number> {
   const contexts = await readContexts(io);
   contextNamed(contexts, name);
   const { current, ...rest } = contexts;
-  await writeContexts(io, { ...rest, ...(current === undefined || current === name ? {} : { current }), contexts: contexts.contexts.filter((context) => context.name !== name) });
+  await writeContexts(io, {
+    ...rest,
+    ...(current === undefined || current === name ? {} : { current }),
+    contexts: contexts.contexts.filter((context) => context.name !== name),
+  });
   io.out(`context ${name} deleted\n`);
   return 0;
 }

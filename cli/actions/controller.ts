@@ -17,6 +17,9 @@ interface ControllerSettings {
   readonly advertise?: readonly string[] | string;
   readonly socket: string;
   readonly logLevel: string;
+  readonly overlay?: string;
+  readonly overlay6?: string;
+  readonly links?: string;
 }
 
 export async function runControllerCommand(io: Io, command: Command): Promise<number> {
@@ -24,18 +27,38 @@ export async function runControllerCommand(io: Io, command: Command): Promise<nu
   const advertise = given.advertise === undefined ? [] : typeof given.advertise === "string" ? given.advertise.split(",") : given.advertise;
   const [{ runController }, { pino }] = await Promise.all([import("../../controller/main.ts"), import("pino")]);
   const log = pino({ level: given.logLevel, base: { part: "controller" } });
-  const running = await runController({ data: given.data, listen: given.listen, advertise, socket: given.socket, log, signal: processSignal(io) });
+  const running = await runController({
+    data: given.data,
+    listen: given.listen,
+    advertise,
+    socket: given.socket,
+    log,
+    network: firstNetwork(given),
+    signal: processSignal(io),
+  });
   await running.closed;
   return 0;
 }
 
+/** Ranges that the network object gets when the store has none yet. */
+function firstNetwork({ overlay, overlay6, links }: ControllerSettings): { overlayV4?: string; overlayV6?: string; linksV4?: string } {
+  return {
+    ...(overlay === undefined ? {} : { overlayV4: overlay }),
+    ...(overlay6 === undefined ? {} : { overlayV6: overlay6 }),
+    ...(links === undefined ? {} : { linksV4: links }),
+  };
+}
+
 export async function backup(io: Io, file: string | undefined, flags: GlobalFlags & { readonly force?: boolean }): Promise<number> {
   const path = file ?? `isthmus-backup-${new Date(io.now()).toISOString().replace(/[-:]|\.\d+/g, "")}`;
-  if (path !== "-" && flags.force !== true && existsSync(path)) throw new IsthmusError("AlreadyExists", `${path} exists already`, { remedy: "Choose another file, or give --force." });
+  if (path !== "-" && flags.force !== true && existsSync(path))
+    throw new IsthmusError("AlreadyExists", `${path} exists already`, { remedy: "Choose another file, or give --force." });
   const client = await connect(io, flags);
   const bytes = await client.bytes(apiPath(["backup"]));
   if (path === "-") {
-    await new Promise<void>((done, failed) => process.stdout.write(bytes, (error) => (error === undefined || error === null ? done() : failed(error))));
+    await new Promise<void>((done, failed) =>
+      process.stdout.write(bytes, (error) => (error === undefined || error === null ? done() : failed(error))),
+    );
     return 0;
   }
   await writeSecret(path, bytes);
@@ -49,7 +72,9 @@ export async function restore(io: Io, file: string, flags: { readonly data: stri
   const { restoreController } = await import("../../controller/main.ts");
   await restoreController({ data: flags.data, from: file });
   progress.done(`restored into ${flags.data}`);
-  io.out(`Start it with: isthmus controller run --data ${flags.data}\nIt waits in Recovery until the agents have reported, or until \`isthmus recovery confirm\`.\n`);
+  io.out(
+    `Start it with: isthmus controller run --data ${flags.data}\nIt waits in Recovery until the agents have reported, or until \`isthmus recovery confirm\`.\n`,
+  );
   return 0;
 }
 
@@ -73,6 +98,9 @@ async function writeSecret(path: string, bytes: Buffer): Promise<void> {
   } catch (error) {
     await rm(next, { force: true });
     const code = (error as NodeJS.ErrnoException).code;
-    throw new IsthmusError(code === "ENOSPC" ? "DiskFull" : "Invalid", `${path} cannot be written: ${(error as Error).message}`, { remedy: "Check the directory and the free space.", cause: error });
+    throw new IsthmusError(code === "ENOSPC" ? "DiskFull" : "Invalid", `${path} cannot be written: ${(error as Error).message}`, {
+      remedy: "Check the directory and the free space.",
+      cause: error,
+    });
   }
 }

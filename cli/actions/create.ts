@@ -28,7 +28,13 @@ export interface SiteFlags extends MakeFlags {
 export async function createSite(io: Io, name: string, flags: SiteFlags): Promise<number> {
   const { kind, region, zone, priority } = flags;
   const grants = flags.grantAdvertise === undefined ? undefined : { advertise: flags.grantAdvertise };
-  return await make(io, "Site", name, { kind, region, zone, labels: flags.label, subnets: flags.subnet, gateways: flags.gateway, priority, grants }, flags);
+  return await make(
+    io,
+    "Site",
+    name,
+    { kind, region, zone, labels: flags.label, subnets: flags.subnet, gateways: flags.gateway, priority, grants },
+    flags,
+  );
 }
 
 export interface RouteFlags extends MakeFlags {
@@ -43,7 +49,13 @@ export interface RouteFlags extends MakeFlags {
 export async function createRoute(io: Io, name: string, flags: RouteFlags): Promise<number> {
   const gateways = flags.via.map((via) => (/^[\d.]+$|:/.test(via) ? { address: via } : { node: via }));
   const health = flags.health === undefined ? undefined : { type: flags.health };
-  return await make(io, "MeshRoute", name, { destinations: flags.to, excludedDestinations: flags.except, gateways, nodeSelector: flags.nodeSelector, health, strategy: flags.strategy }, flags);
+  return await make(
+    io,
+    "MeshRoute",
+    name,
+    { destinations: flags.to, excludedDestinations: flags.except, gateways, nodeSelector: flags.nodeSelector, health, strategy: flags.strategy },
+    flags,
+  );
 }
 
 export interface EgressFlags extends MakeFlags {
@@ -61,9 +73,17 @@ export async function createEgress(io: Io, name: string, flags: EgressFlags): Pr
   const selectors = (flags.gateway ?? []).map((text) => ({ nodeSelector: labels(text) }));
   const sites = (flags.gatewaySite ?? []).map((site) => ({ site }));
   const gateways = [...selectors, ...sites].map((gateway, i) => ({ ...gateway, priority: FIRST_PRIORITY - i }));
-  if (gateways.length === 0) throw new IsthmusError("BadRequest", "no gateway is given", { remedy: "Give --gateway KEY=VALUE or --gateway-site SITE." });
+  if (gateways.length === 0)
+    throw new IsthmusError("BadRequest", "no gateway is given", { remedy: "Give --gateway KEY=VALUE or --gateway-site SITE." });
   const how = flags.snat?.toLowerCase();
-  const snat = how === undefined ? undefined : how === "masquerade" ? { type: "Masquerade" } : how === "none" ? { type: "None" } : { type: "Address", address: flags.snat };
+  const snat =
+    how === undefined
+      ? undefined
+      : how === "masquerade"
+        ? { type: "Masquerade" }
+        : how === "none"
+          ? { type: "None" }
+          : { type: "Address", address: flags.snat };
   return await make(io, "EgressGateway", name, { destinations: flags.to, excludedDestinations: flags.except, gateways, snat }, flags);
 }
 
@@ -72,7 +92,12 @@ async function make(io: Io, kind: Kind, name: string, spec: Readonly<Record<stri
   const raw = { apiVersion: API_VERSION, kind, metadata: { name }, spec: given };
   const parsed = parseDocument(raw, { index: 0 }, { now: io.now() });
   if (Array.isArray(parsed)) {
-    const faults = parsed.map(({ document: _, ...fault }) => fault);
+    const faults = parsed.map(({ path, message, value, suggestion }) => ({
+      path,
+      message,
+      value,
+      ...(suggestion === undefined ? {} : { suggestion }),
+    }));
     throw new IsthmusError("Invalid", `${kind} ${name} is not valid; nothing was made`, { faults, remedy: invalidRemedy(kind) });
   }
   const client = await connect(io, flags);
@@ -83,7 +108,8 @@ async function make(io: Io, kind: Kind, name: string, spec: Readonly<Record<stri
       throw error;
     },
   );
-  if (there) throw new IsthmusError("AlreadyExists", `${kind} ${name} exists already`, { remedy: `Change it with \`isthmus apply -f\`, or delete it first.` });
+  if (there)
+    throw new IsthmusError("AlreadyExists", `${kind} ${name} exists already`, { remedy: `Change it with \`isthmus apply -f\`, or delete it first.` });
   await printResults(io, await sendDocuments(client, [{ raw, where: { index: 0 } }], flags.dryRun), flags);
   return 0;
 }
@@ -95,7 +121,7 @@ function invalidRemedy(kind: Kind): string {
 function labels(text: string): Record<string, string> {
   const pairs = text.split(",").map((part) => part.split("="));
   const bad = pairs.find((pair) => pair.length !== 2 || pair[0] === "");
-  if (bad !== undefined) throw new IsthmusError("BadRequest", `--gateway ${JSON.stringify(text)} is not KEY=VALUE`, { remedy: "Write for example --gateway egress=yes." });
+  if (bad !== undefined)
+    throw new IsthmusError("BadRequest", `--gateway ${JSON.stringify(text)} is not KEY=VALUE`, { remedy: "Write for example --gateway egress=yes." });
   return Object.fromEntries(pairs.map(([key, value]) => [key ?? "", value ?? ""]));
 }
-

@@ -20,8 +20,10 @@ export interface DeleteFlags extends GlobalFlags {
 }
 
 export async function deleteObjects(io: Io, words: readonly string[], flags: DeleteFlags): Promise<number> {
-  const fromFiles = flags.filename === undefined ? [] : named(checkDocuments(await readDocuments(io, flags.filename, flags.recursive), io.now()).resources);
-  if (words.length === 0 && flags.filename === undefined) throw new IsthmusError("BadRequest", "nothing is named", { remedy: "Write KIND NAME…, KIND/NAME…, or -f FILE." });
+  const fromFiles =
+    flags.filename === undefined ? [] : named(checkDocuments(await readDocuments(io, flags.filename, flags.recursive), io.now()).resources);
+  if (words.length === 0 && flags.filename === undefined)
+    throw new IsthmusError("BadRequest", "nothing is named", { remedy: "Write KIND NAME…, KIND/NAME…, or -f FILE." });
   const targets = words.length === 0 ? [] : targetsOf(words);
   const selector = selectorQuery(flags.selector);
   if (targets.some((target) => target.name === undefined) && selector === undefined && flags.all !== true) {

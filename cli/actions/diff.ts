@@ -22,15 +22,19 @@ export interface DiffFlags extends GlobalFlags {
 
 /** As `kubectl diff`: 0 when nothing would change, 1 when something would. */
 export async function diffFiles(io: Io, flags: DiffFlags): Promise<number> {
-  if (flags.filename === undefined && flags.delete === undefined) throw new IsthmusError("BadRequest", "nothing is given to compare", { remedy: "Give -f FILE, or --delete KIND/NAME." });
+  if (flags.filename === undefined && flags.delete === undefined)
+    throw new IsthmusError("BadRequest", "nothing is given to compare", { remedy: "Give -f FILE, or --delete KIND/NAME." });
   const placed = flags.filename === undefined ? [] : await readDocuments(io, flags.filename, flags.recursive);
   if (placed.length > 0) checkDocuments(placed, io.now());
   const doomed = (flags.delete ?? []).flatMap((word) => targetsOf([word]));
-  if (doomed.some((target) => target.name === undefined)) throw new IsthmusError("BadRequest", "--delete needs KIND/NAME", { remedy: "Write for example --delete egress/web." });
+  if (doomed.some((target) => target.name === undefined))
+    throw new IsthmusError("BadRequest", "--delete needs KIND/NAME", { remedy: "Write for example --delete egress/web." });
   const client = await connect(io, flags);
-  const answer = await client.call("POST", apiPath(["diff"]), { documents: placed.map((each) => each.raw), delete: doomed }).catch((error: unknown) => {
-    throw error instanceof IsthmusError ? withPlaces(error, placed) : error;
-  });
+  const answer = await client
+    .call("POST", apiPath(["diff"]), { documents: placed.map((each) => each.raw), delete: doomed })
+    .catch((error: unknown) => {
+      throw error instanceof IsthmusError ? withPlaces(error, placed) : error;
+    });
   const nodes = list(answer, "nodes") as readonly NodeDiff[];
   if (flags.output === "json" || flags.output === "yaml") io.out(await serialise({ nodes }, flags.output));
   else io.out(renderDiff(nodes, styler(io)));

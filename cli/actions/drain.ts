@@ -17,8 +17,15 @@ const DEFAULT_TIMEOUT = "60s";
 /** How much longer than the drain timeout the wait may take before it gives up. */
 const GRACE_MS = 15_000;
 
-export async function drain(io: Io, nodes: readonly string[], flags: GlobalFlags & { readonly timeout?: string; readonly wait: boolean }): Promise<number> {
-  if (flags.timeout !== undefined && !Duration.safeParse(flags.timeout).success) throw new IsthmusError("BadRequest", `--timeout ${JSON.stringify(flags.timeout)} is not a length of time`, { remedy: "Write a number with ms, s, m or h, for example 60s." });
+export async function drain(
+  io: Io,
+  nodes: readonly string[],
+  flags: GlobalFlags & { readonly timeout?: string; readonly wait: boolean },
+): Promise<number> {
+  if (flags.timeout !== undefined && !Duration.safeParse(flags.timeout).success)
+    throw new IsthmusError("BadRequest", `--timeout ${JSON.stringify(flags.timeout)} is not a length of time`, {
+      remedy: "Write a number with ms, s, m or h, for example 60s.",
+    });
   const client = await connect(io, flags);
   for (const node of nodes) {
     await client.call("POST", apiPath(["nodes", bare(node), "drain"]), flags.timeout === undefined ? {} : { timeout: flags.timeout });
@@ -46,7 +53,11 @@ async function untilDrained(io: Io, client: Client, node: string, given: string 
   const begun = io.now();
   let left: number | undefined;
   while (!io.signal.aborted) {
-    const [object, egress, routes] = await Promise.all([getObject(client, "MeshNode", node), listObjects(client, "EgressGateway"), listObjects(client, "MeshRoute")]);
+    const [object, egress, routes] = await Promise.all([
+      getObject(client, "MeshNode", node),
+      listObjects(client, "EgressGateway"),
+      listObjects(client, "MeshRoute"),
+    ]);
     if (condition(object, "Drained")?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
     const users = [...egress.items, ...routes.items].filter((intent) => strings(intent, "status", "active").includes(node));
     const names = users.map((intent) => `${shortName(intent.kind)}/${intent.metadata.name}`);
@@ -54,7 +65,10 @@ async function untilDrained(io: Io, client: Client, node: string, given: string 
     if (users.length > 0) {
       left = undefined;
       progress.say(`draining ${node}: still used by ${names.join(", ")}`);
-      if (io.now() - begun > timeout + GRACE_MS) throw new IsthmusError("Timeout", `${node} still carries ${names.join(", ")}`, { remedy: `Is there another healthy gateway? See \`isthmus describe ${names[0]}\`.` });
+      if (io.now() - begun > timeout + GRACE_MS)
+        throw new IsthmusError("Timeout", `${node} still carries ${names.join(", ")}`, {
+          remedy: `Is there another healthy gateway? See \`isthmus describe ${names[0]}\`.`,
+        });
     } else {
       left ??= io.now() + timeout;
       if (io.now() >= left) return progress.done(`${node} is drained; it can be rebooted`);

@@ -25,11 +25,15 @@ export async function showEvents(io: Io, flags: EventFlags): Promise<number> {
   const about = flags.for === undefined ? undefined : aboutOf(flags.for);
   const since = flags.since === undefined ? undefined : io.now() - spanMs(flags.since, "--since");
   const client = await connect(io, flags);
-  const events = about === undefined ? await fetchEvents(client, undefined, since) : (await Promise.all(about.map((each) => fetchEvents(client, each, since)))).flat().sort((a, b) => a.at - b.at);
+  const events =
+    about === undefined
+      ? await fetchEvents(client, undefined, since)
+      : (await Promise.all(about.map((each) => fetchEvents(client, each, since)))).flat().sort((a, b) => a.at - b.at);
   const { output } = flags;
   if (output === "json" || output === "yaml") io.out(await serialise({ items: events }, output));
   else if (events.length === 0 && flags.watch !== true) io.err("No events found.\n");
-  else if (events.length > 0) io.out(renderEvents(events, io.now(), { headers: flags.headers !== false, wide: output === "wide", paint: cellPainter(io) }));
+  else if (events.length > 0)
+    io.out(renderEvents(events, io.now(), { headers: flags.headers !== false, wide: output === "wide", paint: cellPainter(io) }));
   if (flags.watch !== true) return 0;
   const path = apiPath(["events"], { about: about?.[0], since: (events.at(-1)?.at ?? io.now()) + 1, watch: 1 });
   for await (const event of client.lines(path, io.signal)) {
@@ -63,6 +67,7 @@ export function aboutIds(kind: Kind, name: string): string[] {
 
 function aboutOf(word: string): string[] {
   const [target] = targetsOf([word]);
-  if (target?.name === undefined) throw new IsthmusError("BadRequest", `--for ${JSON.stringify(word)} is not KIND/NAME`, { remedy: "Write for example --for node/do1." });
+  if (target?.name === undefined)
+    throw new IsthmusError("BadRequest", `--for ${JSON.stringify(word)} is not KIND/NAME`, { remedy: "Write for example --for node/do1." });
   return aboutIds(target.kind, target.name);
 }

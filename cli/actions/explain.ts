@@ -24,9 +24,15 @@ export async function explain(io: Io, node: string | undefined, destination: str
     io.out(explainSchema(path, { recursive: flags.recursive === true }));
     return 0;
   }
-  if (node === undefined || destination === undefined) throw new IsthmusError("BadRequest", "a node and a destination are needed", { remedy: "Write for example `isthmus explain datacenter1 34.160.111.145`, or `isthmus explain --schema egressgateway.spec`." });
+  if (node === undefined || destination === undefined)
+    throw new IsthmusError("BadRequest", "a node and a destination are needed", {
+      remedy: "Write for example `isthmus explain datacenter1 34.160.111.145`, or `isthmus explain --schema egressgateway.spec`.",
+    });
   const address = canonicalIp(destination.replace(/\/(32|128)$/, ""));
-  if (!address.ok) throw new IsthmusError("BadRequest", `${JSON.stringify(destination)} is not an address: ${address.fault}`, { remedy: "Give the address that traffic goes to, not a name or a prefix." });
+  if (!address.ok)
+    throw new IsthmusError("BadRequest", `${JSON.stringify(destination)} is not an address: ${address.fault}`, {
+      remedy: "Give the address that traffic goes to, not a name or a prefix.",
+    });
   const client = await connect(io, flags);
   const answer = await client.call("GET", apiPath(["nodes", node.replace(/^(mesh)?nodes?\//, ""), "explain"], { destination: address.text }));
   if (flags.output !== undefined) {
@@ -34,7 +40,10 @@ export async function explain(io: Io, node: string | undefined, destination: str
     return 0;
   }
   const parsed = Explanation.safeParse(answer);
-  if (!parsed.success) throw new IsthmusError("Internal", "the controller's explanation is not understood by this command", { remedy: "Use the command of the controller's version, or -o json." });
+  if (!parsed.success)
+    throw new IsthmusError("Internal", "the controller's explanation is not understood by this command", {
+      remedy: "Use the command of the controller's version, or -o json.",
+    });
   io.out(renderExplanation(parsed.data, io.now(), styler(io)));
   return 0;
 }

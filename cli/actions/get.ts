@@ -34,7 +34,8 @@ export async function getObjects(io: Io, words: readonly string[], flags: GetFla
   }
   const targets = targetsOf(words);
   const selector = selectorQuery(flags.selector);
-  if (selector !== undefined && targets.some((target) => target.name !== undefined)) throw new IsthmusError("BadRequest", "a name and a selector exclude each other", { remedy: "Leave the name or -l out." });
+  if (selector !== undefined && targets.some((target) => target.name !== undefined))
+    throw new IsthmusError("BadRequest", "a name and a selector exclude each other", { remedy: "Leave the name or -l out." });
   const client = await connect(io, flags);
   const { found, problems } = await fetchAll(client, targets, selector);
   const single = targets.length === 1 && targets[0]?.name !== undefined;
@@ -45,7 +46,11 @@ export async function getObjects(io: Io, words: readonly string[], flags: GetFla
 }
 
 /** Everything that is there; a name that is missing does not hide the others. */
-async function fetchAll(client: Client, targets: readonly Target[], selector: string | undefined): Promise<{ found: Found[]; problems: IsthmusError[] }> {
+async function fetchAll(
+  client: Client,
+  targets: readonly Target[],
+  selector: string | undefined,
+): Promise<{ found: Found[]; problems: IsthmusError[] }> {
   const problems: IsthmusError[] = [];
   const found = new Map<Kind, { objects: AnyObject[]; revision: number }>();
   const add = (kind: Kind, objects: readonly AnyObject[], revision: number): void => {
@@ -83,12 +88,26 @@ async function print(io: Io, client: Client, found: readonly Found[], single: bo
   const filled = found.filter((each) => each.objects.length > 0);
   if (filled.length === 0 && flags.watch !== true) io.err(`No ${words.join(" ")} found.\n`);
   const context = await columnContext(io, client, filled);
-  const tables = filled.map(({ kind, objects: rows }) => renderTable(columns(kind, { ...context, prefix: filled.length > 1 ? `${kind.toLowerCase()}/` : undefined }, flags), rows, { headers: flags.headers !== false, wide: output === "wide", paint: cellPainter(io) }).text);
+  const tables = filled.map(
+    ({ kind, objects: rows }) =>
+      renderTable(columns(kind, { ...context, prefix: filled.length > 1 ? `${kind.toLowerCase()}/` : undefined }, flags), rows, {
+        headers: flags.headers !== false,
+        wide: output === "wide",
+        paint: cellPainter(io),
+      }).text,
+  );
   io.out(tables.join("\n"));
 }
 
 /** Rows as objects change, until the signal. A watch that ends is begun again from where it was. */
-async function follow(io: Io, client: Client, targets: readonly Target[], found: readonly Found[], selector: string | undefined, flags: GetFlags): Promise<void> {
+async function follow(
+  io: Io,
+  client: Client,
+  targets: readonly Target[],
+  found: readonly Found[],
+  selector: string | undefined,
+  flags: GetFlags,
+): Promise<void> {
   const names = new Map<Kind, Set<string> | undefined>();
   for (const { kind, name } of targets) names.set(kind, name === undefined ? undefined : (names.get(kind) ?? new Set()).add(name));
   const context = await columnContext(io, client, targets);
@@ -109,7 +128,13 @@ async function follow(io: Io, client: Client, targets: readonly Target[], found:
       while (!io.signal.aborted) {
         for await (const event of watchObjects(client, kind, since, selector, io.signal)) {
           since = event.revision ?? since;
-          if (wanted === undefined || wanted.has(event.object.metadata.name)) await printRow(kind, event.type === "DELETED" && flags.output === undefined ? { ...event.object, metadata: { ...event.object.metadata, name: `${event.object.metadata.name} (deleted)` } } : event.object);
+          if (wanted === undefined || wanted.has(event.object.metadata.name))
+            await printRow(
+              kind,
+              event.type === "DELETED" && flags.output === undefined
+                ? { ...event.object, metadata: { ...event.object.metadata, name: `${event.object.metadata.name} (deleted)` } }
+                : event.object,
+            );
         }
         await pause(RECONNECT_MS, io.signal);
       }
@@ -130,7 +155,16 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 function columns(kind: Kind, context: ColumnContext, flags: GetFlags): readonly Column<AnyObject>[] {
   const own = columnsOf(kind, context);
   if (flags.showLabels !== true) return own;
-  return [...own, { header: "LABELS", value: (object) => Object.entries(labelsOf(object)).map(([key, value]) => `${key}=${value}`).join(",") }];
+  return [
+    ...own,
+    {
+      header: "LABELS",
+      value: (object) =>
+        Object.entries(labelsOf(object))
+          .map(([key, value]) => `${key}=${value}`)
+          .join(","),
+    },
+  ];
 }
 
 /** A node's location is its site's kind: the sites are asked for where nodes are shown. */
@@ -142,4 +176,3 @@ async function columnContext(io: Io, client: Client, shown: readonly { readonly 
   }
   return { now: io.now(), locations };
 }
-

@@ -14,9 +14,14 @@ export async function showStatus(io: Io, flags: { readonly run: string; readonly
     status = await clientFor({ name: "agent", socket }).call("GET", "/status");
   } catch (error) {
     if (!(error instanceof IsthmusError)) throw error;
-    if (error.code === "Forbidden") throw new IsthmusError("NotRoot", `the agent's socket ${socket} may be used by root only`, { remedy: "Run as root.", cause: error });
+    if (error.code === "Forbidden")
+      throw new IsthmusError("NotRoot", `the agent's socket ${socket} may be used by root only`, { remedy: "Run as root.", cause: error });
     if (error.code !== "Unreachable") throw error;
-    throw new IsthmusError("Unreachable", `no agent answers at ${socket}`, { remedy: "Is this machine a node, and does the agent run? systemctl status isthmus-agent, or `isthmus join TOKEN`. What was programmed keeps forwarding meanwhile.", cause: error });
+    throw new IsthmusError("Unreachable", `no agent answers at ${socket}`, {
+      remedy:
+        "Is this machine a node, and does the agent run? systemctl status isthmus-agent, or `isthmus join TOKEN`. What was programmed keeps forwarding meanwhile.",
+      cause: error,
+    });
   }
   if (flags.output === undefined) io.out(renderStatus(status, io.now(), styler(io)));
   else io.out(await serialise(status, flags.output));

@@ -30,7 +30,11 @@ export async function createToken(io: Io, name: string | undefined, flags: Token
     ...(flags.grantAdvertise === undefined ? {} : { grants: { advertise: flags.grantAdvertise } }),
   };
   const parsed = parseSpec("JoinToken", spec, { now: io.now() });
-  if (Array.isArray(parsed)) throw new IsthmusError("Invalid", "the token is not valid; none was made", { faults: parsed, remedy: "Correct the flags; `isthmus explain --schema jointoken.spec` describes the fields." });
+  if (Array.isArray(parsed))
+    throw new IsthmusError("Invalid", "the token is not valid; none was made", {
+      faults: parsed,
+      remedy: "Correct the flags; `isthmus explain --schema jointoken.spec` describes the fields.",
+    });
   const client = await connect(io, flags);
   const answer = await client.call("POST", apiPath(["tokens"]), { ...(name === undefined ? {} : { name }), spec });
   if (flags.output === "json" || flags.output === "yaml") {
@@ -45,7 +49,9 @@ export async function createToken(io: Io, name: string | undefined, flags: Token
   io.out(`${String(at(answer, "token"))}\n`);
   if (io.outTty) {
     const uses = flags.uses === 1 ? "one machine" : `${flags.uses} machines`;
-    io.err(`\nToken ${String(made)}: lets ${uses} join site ${flags.site} until ${spec.expires}. It is shown only now.\nOn the machine, as root:  isthmus join TOKEN\n`);
+    io.err(
+      `\nToken ${String(made)}: lets ${uses} join site ${flags.site} until ${spec.expires}. It is shown only now.\nOn the machine, as root:  isthmus join TOKEN\n`,
+    );
   }
   return 0;
 }
@@ -62,6 +68,9 @@ export async function revoke(io: Io, what: "tokens" | "admins", names: readonly 
 function expiry(text: string, now: number): string {
   if (/^\d{4}-/.test(text)) return text;
   const ms = spanMs(text, "--expires");
-  if (ms === 0) throw new IsthmusError("BadRequest", `--expires ${JSON.stringify(text)}: the token would expire at once`, { remedy: "Give a length of time, for example 24h." });
+  if (ms === 0)
+    throw new IsthmusError("BadRequest", `--expires ${JSON.stringify(text)}: the token would expire at once`, {
+      remedy: "Give a length of time, for example 24h.",
+    });
   return new Date(now + ms).toISOString().replace(/\.\d+Z$/, "Z");
 }

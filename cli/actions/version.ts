@@ -28,7 +28,7 @@ async function ownVersion(): Promise<string> {
 async function controllerVersion(io: Io, flags: GlobalFlags): Promise<string> {
   try {
     const status = await (await connect(io, flags)).call("GET", apiPath(["status"]));
-    return text(status, "version") || "unknown";
+    return text(status, "version") || "answers, without saying its version";
   } catch (error) {
     if (error instanceof IsthmusError) return `not reached: ${error.message}`;
     throw error;

@@ -1,12 +1,16 @@
 /** Contexts: which controller to talk to, and as whom. */
 import type { Command } from "commander";
-import { type Cli, flagsOf } from "../cli.ts";
+import type { Cli } from "../cli.ts";
 
 export function registerConfig(program: Command, cli: Cli): void {
   const config = program.command("config").description("Choose and change contexts: which controller, and as whom");
-  const act = async (name: "useContext" | "getContexts" | "setContext" | "currentContext" | "deleteContext", argument: string, command: Command): Promise<void> => {
+  const act = async (
+    name: "useContext" | "getContexts" | "setContext" | "currentContext" | "deleteContext",
+    argument: string,
+    command: Command,
+  ): Promise<void> => {
     const actions = await import("../actions/config.ts");
-    cli.finish(await actions[name](cli.io, argument, flagsOf(command)));
+    cli.finish(await actions[name](cli.io, argument, command.optsWithGlobals()));
   };
 
   config

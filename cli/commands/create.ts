@@ -1,6 +1,7 @@
 /** `create …`, `token …` and `admin …`: what is made by flags rather than by a file. */
 import { type Command, Option } from "commander";
-import { type Cli, collect, collectLabel, collectWhole, dryRunOption, flagsOf, isDryRun, outputOption, wholeNumber } from "../cli.ts";
+import type { EgressFlags, RouteFlags, SiteFlags } from "../actions/create.ts";
+import { type Cli, type DryRunFlag, collect, collectLabel, collectWhole, dryRunOption, isDryRun, outputOption, wholeNumber } from "../cli.ts";
 
 export function registerCreate(program: Command, cli: Cli): void {
   const create = program.command("create").description("Make a site, a token, an admin, a route or an egress gateway");
@@ -16,7 +17,7 @@ export function registerCreate(program: Command, cli: Cli): void {
     .option("--grant-advertise <cidr>", "nodes of the site may advertise prefixes inside it; may be repeated", collect)
     .action(async (name: string, _: unknown, command: Command) => {
       const { createSite } = await import("../actions/create.ts");
-      cli.finish(await createSite(cli.io, name, withDryRun(command)));
+      cli.finish(await createSite(cli.io, name, withDryRun(command.optsWithGlobals<Omit<SiteFlags, "dryRun"> & DryRunFlag>())));
     });
 
   withOutput(create.command("route").description("Make a static route (MeshRoute)").argument("<name>"))
@@ -28,7 +29,7 @@ export function registerCreate(program: Command, cli: Cli): void {
     .addOption(new Option("--strategy <strategy>").choices(["Failover", "Spread"]))
     .action(async (name: string, _: unknown, command: Command) => {
       const { createRoute } = await import("../actions/create.ts");
-      cli.finish(await createRoute(cli.io, name, withDryRun(command)));
+      cli.finish(await createRoute(cli.io, name, withDryRun(command.optsWithGlobals<Omit<RouteFlags, "dryRun"> & DryRunFlag>())));
     });
 
   withOutput(create.command("egress").description("Make an egress gateway").argument("<name>"))
@@ -39,12 +40,14 @@ export function registerCreate(program: Command, cli: Cli): void {
     .option("--snat <how>", "Masquerade, None, or the source address to use")
     .action(async (name: string, _: unknown, command: Command) => {
       const { createEgress } = await import("../actions/create.ts");
-      cli.finish(await createEgress(cli.io, name, withDryRun(command)));
+      cli.finish(await createEgress(cli.io, name, withDryRun(command.optsWithGlobals<Omit<EgressFlags, "dryRun"> & DryRunFlag>())));
     });
 
-  tokenFlags(create.command("token").description("Make a token that lets machines join; it is printed once").argument("[name]", "made up when absent")).action(async (name: string | undefined, _: unknown, command: Command) => {
+  tokenFlags(
+    create.command("token").description("Make a token that lets machines join; it is printed once").argument("[name]", "made up when absent"),
+  ).action(async (name: string | undefined, _: unknown, command: Command) => {
     const { createToken } = await import("../actions/token.ts");
-    cli.finish(await createToken(cli.io, name, flagsOf(command)));
+    cli.finish(await createToken(cli.io, name, command.optsWithGlobals()));
   });
 
   create
@@ -57,7 +60,7 @@ export function registerCreate(program: Command, cli: Cli): void {
     .option("--context-name <name>", "name of the context; the admin's name when absent")
     .action(async (name: string, _: unknown, command: Command) => {
       const { createAdmin } = await import("../actions/admin.ts");
-      cli.finish(await createAdmin(cli.io, name, flagsOf(command)));
+      cli.finish(await createAdmin(cli.io, name, command.optsWithGlobals()));
     });
 }
 
@@ -71,19 +74,21 @@ export function registerTokens(program: Command, cli: Cli): void {
     .option("--no-headers", "leave the header line out")
     .action(async (_: unknown, command: Command) => {
       const { getObjects } = await import("../actions/get.ts");
-      cli.finish(await getObjects(cli.io, ["tokens"], flagsOf(command)));
+      cli.finish(await getObjects(cli.io, ["tokens"], command.optsWithGlobals()));
     });
-  tokenFlags(token.command("create").description("As `isthmus create token`").argument("[name]", "made up when absent")).action(async (name: string | undefined, _: unknown, command: Command) => {
-    const { createToken } = await import("../actions/token.ts");
-    cli.finish(await createToken(cli.io, name, flagsOf(command)));
-  });
+  tokenFlags(token.command("create").description("As `isthmus create token`").argument("[name]", "made up when absent")).action(
+    async (name: string | undefined, _: unknown, command: Command) => {
+      const { createToken } = await import("../actions/token.ts");
+      cli.finish(await createToken(cli.io, name, command.optsWithGlobals()));
+    },
+  );
   token
     .command("revoke")
     .description("Nobody joins with these tokens any more; nodes that joined stay")
     .argument("<name...>")
     .action(async (names: string[], _: unknown, command: Command) => {
       const { revoke } = await import("../actions/token.ts");
-      cli.finish(await revoke(cli.io, "tokens", names, flagsOf(command)));
+      cli.finish(await revoke(cli.io, "tokens", names, command.optsWithGlobals()));
     });
 
   const admin = program.command("admin").description("Take an admin's access away");
@@ -93,7 +98,7 @@ export function registerTokens(program: Command, cli: Cli): void {
     .argument("<name...>")
     .action(async (names: string[], _: unknown, command: Command) => {
       const { revoke } = await import("../actions/token.ts");
-      cli.finish(await revoke(cli.io, "admins", names, flagsOf(command)));
+      cli.finish(await revoke(cli.io, "admins", names, command.optsWithGlobals()));
     });
 }
 
@@ -113,7 +118,6 @@ function withOutput(command: Command): Command {
 }
 
 /** The flags with `--dry-run` as yes or no. */
-function withDryRun<T>(command: Command): T {
-  const flags = flagsOf<{ readonly dryRun?: string }>(command);
-  return { ...flags, dryRun: isDryRun(flags.dryRun) } as T;
+function withDryRun<T extends object>(flags: T & DryRunFlag): T & { readonly dryRun: boolean } {
+  return { ...flags, dryRun: isDryRun(flags.dryRun) };
 }

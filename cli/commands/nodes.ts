@@ -1,14 +1,22 @@
 /** Commands on a machine (join, leave, cleanup, status, agent run) and about nodes (drain, uncordon, explain). */
 import { type Command, Option } from "commander";
-import { type Cli, collectWhole, flagsOf } from "../cli.ts";
+import { type Cli, collectWhole } from "../cli.ts";
 
 export function registerMachine(program: Command, cli: Cli): void {
   agentPlaces(program.command("join").description("Join this machine to the mesh, and keep it there"))
     .argument("[token]", "the token, or - for standard input; better kept out of the shell's history with --token-file")
     .addOption(new Option("--token-file <file>", "file with the token, or - for standard input").env("ISTHMUS_TOKEN_FILE"))
     .addOption(new Option("--name <name>", "name of the node; the host's name when absent").env("ISTHMUS_NAME"))
-    .addOption(new Option("--endpoint <addr:port>", "address at which other nodes reach this one; may be repeated").argParser(collectWhole).env("ISTHMUS_ENDPOINT"))
-    .addOption(new Option("--advertise <cidr>", "prefix that this node would carry; takes effect where it was granted; may be repeated").argParser(collectWhole).env("ISTHMUS_ADVERTISE"))
+    .addOption(
+      new Option("--endpoint <addr:port>", "address at which other nodes reach this one; may be repeated")
+        .argParser(collectWhole)
+        .env("ISTHMUS_ENDPOINT"),
+    )
+    .addOption(
+      new Option("--advertise <cidr>", "prefix that this node would carry; takes effect where it was granted; may be repeated")
+        .argParser(collectWhole)
+        .env("ISTHMUS_ADVERTISE"),
+    )
     .addOption(new Option("--foreground", "stay in the foreground, install no systemd unit").env("ISTHMUS_FOREGROUND"))
     .addHelpText("after", JOIN_EXAMPLES)
     .action(async (token: string | undefined, _: unknown, command: Command) => {
@@ -16,17 +24,19 @@ export function registerMachine(program: Command, cli: Cli): void {
       cli.finish(await joinMachine(cli.io, token, command));
     });
 
-  agentPlaces(program.command("leave").description("Leave the mesh for good: the controller forgets this node, everything of ours here is undone"))
-    .action(async (_: unknown, command: Command) => {
-      const { leaveMachine } = await import("../actions/agent.ts");
-      cli.finish(await leaveMachine(cli.io, command));
-    });
+  agentPlaces(
+    program.command("leave").description("Leave the mesh for good: the controller forgets this node, everything of ours here is undone"),
+  ).action(async (_: unknown, command: Command) => {
+    const { leaveMachine } = await import("../actions/agent.ts");
+    cli.finish(await leaveMachine(cli.io, command));
+  });
 
-  agentPlaces(program.command("cleanup").description("Remove exactly what Isthmus put on this machine and restore the rest, without asking anybody"))
-    .action(async (_: unknown, command: Command) => {
-      const { cleanupMachine } = await import("../actions/agent.ts");
-      cli.finish(await cleanupMachine(cli.io, command));
-    });
+  agentPlaces(
+    program.command("cleanup").description("Remove exactly what Isthmus put on this machine and restore the rest, without asking anybody"),
+  ).action(async (_: unknown, command: Command) => {
+    const { cleanupMachine } = await import("../actions/agent.ts");
+    cli.finish(await cleanupMachine(cli.io, command));
+  });
 
   program
     .command("status")
@@ -35,15 +45,16 @@ export function registerMachine(program: Command, cli: Cli): void {
     .addOption(new Option("-o, --output <format>", "how to print").choices(["json", "yaml"]))
     .action(async (_: unknown, command: Command) => {
       const { showStatus } = await import("../actions/status.ts");
-      cli.finish(await showStatus(cli.io, flagsOf(command)));
+      cli.finish(await showStatus(cli.io, command.optsWithGlobals()));
     });
 
   const agent = program.command("agent", { hidden: true }).description("The agent itself");
-  agentPlaces(agent.command("run").description("Run the agent of a machine that has joined; the systemd unit does this"))
-    .action(async (_: unknown, command: Command) => {
+  agentPlaces(agent.command("run").description("Run the agent of a machine that has joined; the systemd unit does this")).action(
+    async (_: unknown, command: Command) => {
       const { runAgentCommand } = await import("../actions/agent.ts");
       cli.finish(await runAgentCommand(cli.io, command));
-    });
+    },
+  );
 }
 
 export function registerNodes(program: Command, cli: Cli): void {
@@ -58,7 +69,7 @@ export function registerNodes(program: Command, cli: Cli): void {
     .addHelpText("after", EXPLAIN_EXAMPLES)
     .action(async (node: string | undefined, destination: string | undefined, _: unknown, command: Command) => {
       const { explain } = await import("../actions/explain.ts");
-      cli.finish(await explain(cli.io, node, destination, flagsOf(command)));
+      cli.finish(await explain(cli.io, node, destination, command.optsWithGlobals()));
     });
 
   program
@@ -69,7 +80,7 @@ export function registerNodes(program: Command, cli: Cli): void {
     .option("--no-wait", "do not wait until the node is drained")
     .action(async (nodes: string[], _: unknown, command: Command) => {
       const { drain } = await import("../actions/drain.ts");
-      cli.finish(await drain(cli.io, nodes, flagsOf(command)));
+      cli.finish(await drain(cli.io, nodes, command.optsWithGlobals()));
     });
 
   program
@@ -78,7 +89,7 @@ export function registerNodes(program: Command, cli: Cli): void {
     .argument("<node...>")
     .action(async (nodes: string[], _: unknown, command: Command) => {
       const { uncordon } = await import("../actions/drain.ts");
-      cli.finish(await uncordon(cli.io, nodes, flagsOf(command)));
+      cli.finish(await uncordon(cli.io, nodes, command.optsWithGlobals()));
     });
 }
 

@@ -1,6 +1,6 @@
 /** Commands on objects: get, describe, apply, delete, label, diff, events. */
 import type { Command } from "commander";
-import { type Cli, collectWhole, dryRunOption, flagsOf, isDryRun, outputOption, selectorOption } from "../cli.ts";
+import { type Cli, collectWhole, dryRunOption, isDryRun, outputOption, selectorOption } from "../cli.ts";
 
 export function registerObjects(program: Command, cli: Cli): void {
   registerGet(program, cli);
@@ -23,7 +23,7 @@ function registerGet(program: Command, cli: Cli): void {
     .addHelpText("after", EXAMPLES.get)
     .action(async (words: string[], _: unknown, command: Command) => {
       const { getObjects } = await import("../actions/get.ts");
-      cli.finish(await getObjects(cli.io, words, flagsOf(command)));
+      cli.finish(await getObjects(cli.io, words, command.optsWithGlobals()));
     });
 
   program
@@ -33,7 +33,7 @@ function registerGet(program: Command, cli: Cli): void {
     .addOption(selectorOption())
     .action(async (words: string[], _: unknown, command: Command) => {
       const { describeObjects } = await import("../actions/describe.ts");
-      cli.finish(await describeObjects(cli.io, words, flagsOf(command)));
+      cli.finish(await describeObjects(cli.io, words, command.optsWithGlobals()));
     });
 }
 
@@ -48,7 +48,7 @@ function registerApply(program: Command, cli: Cli): void {
     .addHelpText("after", EXAMPLES.apply)
     .action(async (_: unknown, command: Command) => {
       const { applyFiles } = await import("../actions/apply.ts");
-      const flags = flagsOf<{ filename?: string[]; recursive?: boolean; dryRun?: string; output?: string }>(command);
+      const flags = command.optsWithGlobals<{ filename?: string[]; recursive?: boolean; dryRun?: string; output?: string }>();
       cli.finish(await applyFiles(cli.io, { ...flags, dryRun: isDryRun(flags.dryRun), local: flags.dryRun === "client" }));
     });
 
@@ -61,7 +61,7 @@ function registerApply(program: Command, cli: Cli): void {
     .option("-o, --output <format>", "json, or text when absent")
     .action(async (_: unknown, command: Command) => {
       const { diffFiles } = await import("../actions/diff.ts");
-      cli.finish(await diffFiles(cli.io, flagsOf(command)));
+      cli.finish(await diffFiles(cli.io, command.optsWithGlobals()));
     });
 }
 
@@ -78,7 +78,7 @@ function registerDelete(program: Command, cli: Cli): void {
     .addOption(dryRunOption())
     .action(async (words: string[], _: unknown, command: Command) => {
       const { deleteObjects } = await import("../actions/delete.ts");
-      const flags = flagsOf<{ filename?: string[]; dryRun?: string }>(command);
+      const flags = command.optsWithGlobals<{ filename?: string[]; dryRun?: string }>();
       cli.finish(await deleteObjects(cli.io, words, { ...flags, dryRun: isDryRun(flags.dryRun) }));
     });
 }
@@ -95,7 +95,7 @@ function registerLabel(program: Command, cli: Cli): void {
     .addHelpText("after", EXAMPLES.label)
     .action(async (words: string[], _: unknown, command: Command) => {
       const { labelObjects } = await import("../actions/label.ts");
-      cli.finish(await labelObjects(cli.io, words, flagsOf(command)));
+      cli.finish(await labelObjects(cli.io, words, command.optsWithGlobals()));
     });
 }
 
@@ -110,7 +110,7 @@ function registerEvents(program: Command, cli: Cli): void {
     .addOption(outputOption())
     .action(async (_: unknown, command: Command) => {
       const { showEvents } = await import("../actions/events.ts");
-      cli.finish(await showEvents(cli.io, flagsOf(command)));
+      cli.finish(await showEvents(cli.io, command.optsWithGlobals()));
     });
 }
 

@@ -1,6 +1,6 @@
 /** completion, version, and what the other folders bring: lab, bench, sim. */
 import { type Command, Option } from "commander";
-import { type Cli, flagsOf } from "../cli.ts";
+import type { Cli } from "../cli.ts";
 
 /** Commands whose arguments belong to another folder's own command line. */
 export const DELEGATED = {
@@ -43,7 +43,7 @@ export function registerTools(program: Command, cli: Cli): void {
     .addOption(new Option("-o, --output <format>", "how to print").choices(["json", "yaml"]))
     .action(async (_: unknown, command: Command) => {
       const { showVersion } = await import("../actions/version.ts");
-      cli.finish(await showVersion(cli.io, flagsOf(command)));
+      cli.finish(await showVersion(cli.io, command.optsWithGlobals()));
     });
 }
 

@@ -53,7 +53,10 @@ const OWN: { readonly [K in Kind]: (context: ColumnContext) => Columns } = {
   ],
   MeshRoute: () => [
     { header: "DESTINATIONS", value: (route) => prefixes(strings(route, "spec", "destinations")) },
-    { header: "GATEWAYS", value: (route) => few(list(route, "spec", "gateways").map((gateway) => text(gateway, "address") || text(gateway, "node"))) },
+    {
+      header: "GATEWAYS",
+      value: (route) => few(list(route, "spec", "gateways").map((gateway) => text(gateway, "address") || text(gateway, "node"))),
+    },
     ACTIVE,
     READY,
     STATUS,
@@ -113,7 +116,18 @@ const TAIL: { readonly [K in Kind]: Columns } = {
 export function nodeStatus(node: AnyObject): string {
   const ready = condition(node, "Ready");
   const connected = at(node, "status", "connected");
-  const state = ready === undefined ? (connected === true ? "Ready" : connected === false ? "NotReady" : "Unknown") : ready.status === "True" ? "Ready" : ready.status === "False" ? "NotReady" : "Unknown";
+  const state =
+    ready === undefined
+      ? connected === true
+        ? "Ready"
+        : connected === false
+          ? "NotReady"
+          : "Unknown"
+      : ready.status === "True"
+        ? "Ready"
+        : ready.status === "False"
+          ? "NotReady"
+          : "Unknown";
   return at(node, "spec", "cordoned") === true ? `${state},Draining` : state;
 }
 
@@ -131,7 +145,8 @@ function readyText(object: AnyObject): string {
 function intentStatus(object: AnyObject): string {
   const all = conditions(object);
   if (all.some((each) => each.type === "Conflict" && each.status === "True")) return "Conflict";
-  const wrong = all.find((each) => each.type !== "Conflict" && each.status === "False") ?? all.find((each) => each.type === "Ready" && each.status === "Unknown");
+  const wrong =
+    all.find((each) => each.type !== "Conflict" && each.status === "False") ?? all.find((each) => each.type === "Ready" && each.status === "Unknown");
   return wrong?.reason ?? (all.length === 0 ? "Pending" : "Ready");
 }
 
@@ -142,7 +157,9 @@ function failingNodes(object: AnyObject): string {
 function gatewayText(gateway: unknown): string {
   const site = text(gateway, "site");
   if (site !== "") return `site ${site}`;
-  return Object.entries((at(gateway, "nodeSelector") ?? {}) as Record<string, string>).map(([key, value]) => `${key}=${value}`).join(",");
+  return Object.entries((at(gateway, "nodeSelector") ?? {}) as Record<string, string>)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
 }
 
 function expiryText(expires: string, now: number): string {

@@ -5,9 +5,12 @@ import { renderTable } from "./table.ts";
 import { ageSince } from "./time.ts";
 
 const INDENT = 2;
+const SHORT_LIST = 4;
 
 export function renderDescription(object: AnyObject, events: readonly EventRecord[], now: number): string {
-  const labels = Object.entries(labelsOf(object)).map(([key, value]) => `${key}=${value}`).sort();
+  const labels = Object.entries(labelsOf(object))
+    .map(([key, value]) => `${key}=${value}`)
+    .sort();
   const head = [
     ["Name:", object.metadata.name],
     ["Kind:", object.kind],
@@ -29,7 +32,11 @@ export function renderDescription(object: AnyObject, events: readonly EventRecor
 }
 
 /** Events as a table, newest last. */
-export function renderEvents(events: readonly EventRecord[], now: number, options: { readonly headers: boolean; readonly wide: boolean; readonly paint?: ((header: string, cell: string) => string) | undefined }): string {
+export function renderEvents(
+  events: readonly EventRecord[],
+  now: number,
+  options: { readonly headers: boolean; readonly wide: boolean; readonly paint?: ((header: string, cell: string) => string) | undefined },
+): string {
   return renderTable(
     [
       { header: "AGE", value: (event: EventRecord) => ageSince(event.at, now) + ((event.count ?? 1) > 1 ? ` (x${event.count})` : "") },
@@ -87,15 +94,22 @@ function eventTable(events: readonly EventRecord[], now: number): string {
 /** Nested values, one field a line; lists of plain values on one line while they are short. */
 function tree(value: unknown, depth: number): string {
   const pad = " ".repeat(depth);
-  if (Array.isArray(value)) return value.map((item) => (isPlain(item) ? `${pad}- ${String(item)}\n` : `${pad}-\n${tree(item, depth + INDENT)}`)).join("");
+  if (Array.isArray(value)) return value.map((item) => listItem(item, depth)).join("");
   return Object.entries((value ?? {}) as Record<string, unknown>)
     .map(([key, item]) => {
       if (isPlain(item)) return `${pad}${key}: ${String(item)}\n`;
-      if (Array.isArray(item) && item.every(isPlain) && item.length <= 4) return `${pad}${key}: ${item.length === 0 ? "<none>" : item.join(", ")}\n`;
+      if (Array.isArray(item) && item.every(isPlain) && item.length <= SHORT_LIST)
+        return `${pad}${key}: ${item.length === 0 ? "<none>" : item.join(", ")}\n`;
       const inner = tree(item, depth + INDENT);
       return inner === "" ? `${pad}${key}: <none>\n` : `${pad}${key}:\n${inner}`;
     })
     .join("");
+}
+
+/** `- ` before the first line, the rest below it. */
+function listItem(item: unknown, depth: number): string {
+  const pad = " ".repeat(depth);
+  return isPlain(item) ? `${pad}- ${String(item)}\n` : tree(item, depth + INDENT).replace(/^ */, `${pad}- `);
 }
 
 function isPlain(value: unknown): boolean {

@@ -17,7 +17,10 @@ export function renderDiff(nodes: readonly NodeDiff[], style: ReturnType<typeof 
 }
 
 function line(change: Change, style: ReturnType<typeof styler>): string {
-  const moved = change.action === "change" && (change.from !== undefined || change.to !== undefined) ? `: ${change.from ?? "nothing"} → ${change.to ?? "nothing"}` : detail(change);
+  const moved =
+    change.action === "change" && (change.from !== undefined || change.to !== undefined)
+      ? `: ${change.from ?? "nothing"} → ${change.to ?? "nothing"}`
+      : detail(change);
   return `  ${style(COLOURS[change.action], `${SIGNS[change.action]} ${change.area.padEnd(7)} ${change.what}${moved}`)}\n`;
 }
 

@@ -30,7 +30,16 @@ function facts(answer: Explanation, now: number): string {
   const lines: [string, string | undefined][] = [
     ["intent", answer.owner === undefined ? undefined : `${answer.owner}${answer.prefix === undefined ? "" : ` by ${answer.prefix}`}`],
     ["why", why],
-    ["source", answer.snat === undefined ? undefined : answer.snat === "None" ? "kept (no translation)" : answer.snat === "Masquerade" ? "the gateway's address (masquerade)" : answer.snat],
+    [
+      "source",
+      answer.snat === undefined
+        ? undefined
+        : answer.snat === "None"
+          ? "kept (no translation)"
+          : answer.snat === "Masquerade"
+            ? "the gateway's address (masquerade)"
+            : answer.snat,
+    ],
     ["seen as", answer.exit],
   ];
   return lines.flatMap(([name, value]) => (value === undefined ? [] : [`  ${name.padEnd(9)}${value}\n`])).join("");
@@ -39,7 +48,11 @@ function facts(answer: Explanation, now: number): string {
 function hops(answer: Explanation): string {
   return answer.hops
     .map((hop, i) => {
-      const details = [hop.dev === undefined ? "" : `dev ${hop.dev}`, hop.via === undefined ? "" : `via ${hop.via}`, hop.table === undefined ? "" : `table ${hop.table}`].filter((part) => part !== "");
+      const details = [
+        hop.dev === undefined ? "" : `dev ${hop.dev}`,
+        hop.via === undefined ? "" : `via ${hop.via}`,
+        hop.table === undefined ? "" : `table ${hop.table}`,
+      ].filter((part) => part !== "");
       return `  ${i + 1}. ${hop.at}: ${hop.what}${details.length === 0 ? "" : ` (${details.join(", ")})`}\n`;
     })
     .join("");

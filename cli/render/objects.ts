@@ -4,7 +4,12 @@ import type { Kind } from "../../mesh/model/resources.ts";
 export interface AnyObject {
   readonly apiVersion: string;
   readonly kind: Kind;
-  readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>>; readonly creationTimestamp?: string; readonly generation?: number };
+  readonly metadata: {
+    readonly name: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly creationTimestamp?: string;
+    readonly generation?: number;
+  };
   readonly spec: Readonly<Record<string, unknown>>;
   readonly status?: Readonly<Record<string, unknown>>;
 }
@@ -19,7 +24,10 @@ export interface ConditionView {
 
 /** The value at a path of field names, or undefined. */
 export function at(object: unknown, ...path: readonly (string | number)[]): unknown {
-  return path.reduce<unknown>((value, key) => (typeof value === "object" && value !== null ? (value as Record<string | number, unknown>)[key] : undefined), object);
+  return path.reduce<unknown>(
+    (value, key) => (typeof value === "object" && value !== null ? (value as Record<string | number, unknown>)[key] : undefined),
+    object,
+  );
 }
 
 export function text(object: unknown, ...path: readonly (string | number)[]): string {
@@ -56,5 +64,8 @@ export function few(items: readonly string[], shown = 3): string {
 
 /** Prefixes as people write them: a host without its /32 or /128. */
 export function prefixes(items: readonly string[], shown = 3): string {
-  return few(items.map((cidr) => cidr.replace(/^([0-9.]+)\/32$/, "$1").replace(/^([0-9a-f:]+)\/128$/, "$1")), shown);
+  return few(
+    items.map((cidr) => cidr.replace(/^([0-9.]+)\/32$/, "$1").replace(/^([0-9a-f:]+)\/128$/, "$1")),
+    shown,
+  );
 }

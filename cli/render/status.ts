@@ -9,7 +9,12 @@ type Paint = ReturnType<typeof styler>;
 const RECENT_EVENTS = 8;
 
 export function renderStatus(status: unknown, now: number, paint: Paint): string {
-  const blocks = [head(status, now, paint), ...[conditions(status, paint), peers(status), links(status, now, paint), paths(status, now), failing(status), events(status, now)].filter((block) => block !== "")];
+  const blocks = [
+    head(status, now, paint),
+    ...[conditions(status, paint), peers(status), links(status, now, paint), paths(status, now), failing(status), events(status, now)].filter(
+      (block) => block !== "",
+    ),
+  ];
   return blocks.join("\n");
 }
 
@@ -20,20 +25,38 @@ function head(status: unknown, now: number, paint: Paint): string {
   const ago = typeof since === "number" ? ` since ${ageSince(since, now)}` : "";
   const error = text(status, "controller", "error");
   const state = connected ? paint("green", "connected") : paint("yellow", "not connected");
-  const controller = [`${state}${address === "" ? "" : ` to ${address}`}${ago}`, error === "" || connected ? "" : error, connected ? "" : "forwarding and failing over go on without it"].filter((part) => part !== "").join("; ");
+  const controller = [
+    `${state}${address === "" ? "" : ` to ${address}`}${ago}`,
+    error === "" || connected ? "" : error,
+    connected ? "" : "forwarding and failing over go on without it",
+  ]
+    .filter((part) => part !== "")
+    .join("; ");
   const position = at(status, "position");
   const applied = at(status, "applied");
-  const plan = position === undefined ? "none yet" : `revision ${text(position, "revision")}${at(applied, "revision") === at(position, "revision") ? ", applied" : `, kernel at ${text(applied, "revision") || "none"}`}`;
+  const plan =
+    position === undefined
+      ? "none yet"
+      : `revision ${text(position, "revision")}${at(applied, "revision") === at(position, "revision") ? ", applied" : `, kernel at ${text(applied, "revision") || "none"}`}`;
   const lines: [string, string][] = [
-    ["Node", `${paint("bold", text(status, "node"))}${text(status, "site") === "" ? "" : ` in site ${text(status, "site")}`}, network ${text(status, "network")}`],
+    [
+      "Node",
+      `${paint("bold", text(status, "node"))}${text(status, "site") === "" ? "" : ` in site ${text(status, "site")}`}, network ${text(status, "network")}`,
+    ],
     ["Overlay", strings(status, "overlay").join(", ")],
     ["Controller", controller],
     ["Plan", plan],
     ["WireGuard", text(status, "wireguard")],
-    ["Agent", `${text(status, "version")}${at(status, "started") === undefined ? "" : `, running for ${ageSince(at(status, "started") as number, now)}`}`],
+    [
+      "Agent",
+      `${text(status, "version")}${at(status, "started") === undefined ? "" : `, running for ${ageSince(at(status, "started") as number, now)}`}`,
+    ],
     ["Drift healed", driftText(status, now)],
   ];
-  return lines.filter(([, value]) => value !== "").map(([name, value]) => `${name.padEnd(14)}${value}\n`).join("");
+  return lines
+    .filter(([, value]) => value !== "")
+    .map(([name, value]) => `${name.padEnd(14)}${value}\n`)
+    .join("");
 }
 
 function driftText(status: unknown, now: number): string {
@@ -45,12 +68,17 @@ function driftText(status: unknown, now: number): string {
 
 function conditions(status: unknown, paint: Paint): string {
   const rows = list(status, "conditions");
-  return block("Conditions", rows, [
-    { header: "TYPE", value: (row) => text(row, "type") },
-    { header: "STATUS", value: (row) => text(row, "status") },
-    { header: "REASON", value: (row) => text(row, "reason") },
-    { header: "MESSAGE", value: (row) => text(row, "message") },
-  ], colouring(paint, { True: "green", False: "yellow" }));
+  return block(
+    "Conditions",
+    rows,
+    [
+      { header: "TYPE", value: (row) => text(row, "type") },
+      { header: "STATUS", value: (row) => text(row, "status") },
+      { header: "REASON", value: (row) => text(row, "reason") },
+      { header: "MESSAGE", value: (row) => text(row, "message") },
+    ],
+    colouring(paint, { True: "green", False: "yellow" }),
+  );
 }
 
 function peers(status: unknown): string {
@@ -66,14 +94,19 @@ function peers(status: unknown): string {
 }
 
 function links(status: unknown, now: number, paint: Paint): string {
-  return block("Gateway links", list(status, "links"), [
-    { header: "GATEWAY", value: (row) => text(row, "gateway") },
-    { header: "INTERFACE", value: (row) => text(row, "interface") },
-    { header: "STATUS", value: (row) => text(row, "verdict") },
-    { header: "STATE", value: (row) => [text(row, "state"), ...strings(row, "downPaths").map((path) => `not ${path}`)].join(" ") },
-    { header: "RTT", value: (row) => milliseconds(at(row, "rttMs")) },
-    { header: "SINCE", value: (row) => ageSince(at(row, "since") as number | undefined, now) },
-  ], colouring(paint, { Up: "green", Down: "red", Unknown: "yellow" }));
+  return block(
+    "Gateway links",
+    list(status, "links"),
+    [
+      { header: "GATEWAY", value: (row) => text(row, "gateway") },
+      { header: "INTERFACE", value: (row) => text(row, "interface") },
+      { header: "STATUS", value: (row) => text(row, "verdict") },
+      { header: "STATE", value: (row) => [text(row, "state"), ...strings(row, "downPaths").map((path) => `not ${path}`)].join(" ") },
+      { header: "RTT", value: (row) => milliseconds(at(row, "rttMs")) },
+      { header: "SINCE", value: (row) => ageSince(at(row, "since") as number | undefined, now) },
+    ],
+    colouring(paint, { Up: "green", Down: "red", Unknown: "yellow" }),
+  );
 }
 
 function paths(status: unknown, now: number): string {

@@ -94,7 +94,10 @@ export type Explanation = z.infer<typeof Explanation>;
 /** POST /v1/admins. */
 export const AdminRole = z.enum(["viewer", "operator", "admin"]);
 export type AdminRole = z.infer<typeof AdminRole>;
-export const AdminAnswer = z.object({ certificate: z.string().describe("PEM chain."), roots: z.array(z.string()).describe("PEM of every trusted root.") });
+export const AdminAnswer = z.object({
+  certificate: z.string().describe("PEM chain."),
+  roots: z.array(z.string()).describe("PEM of every trusted root."),
+});
 export type AdminAnswer = z.infer<typeof AdminAnswer>;
 
 /** PATCH /v1/resources/PLURAL/NAME/labels. */

@@ -18,7 +18,15 @@ export function explainSchema(path: string, options: ExplainOptions = {}): strin
   const kind = kindNamed(head);
   if (kind === undefined) {
     const near = nearestKind(head);
-    throw new IsthmusError("UnknownKind", `there is no kind ${JSON.stringify(head)}${near === undefined ? "" : `; did you mean ${near.toLowerCase()}?`}`, { remedy: `The kinds are ${Object.keys(KINDS).map((each) => each.toLowerCase()).join(", ")}.` });
+    throw new IsthmusError(
+      "UnknownKind",
+      `there is no kind ${JSON.stringify(head)}${near === undefined ? "" : `; did you mean ${near.toLowerCase()}?`}`,
+      {
+        remedy: `The kinds are ${Object.keys(KINDS)
+          .map((each) => each.toLowerCase())
+          .join(", ")}.`,
+      },
+    );
   }
   const { schema, required } = descend(kind, names);
   const field = names.length === 0 ? [] : [`FIELD:    ${names.at(-1)} <${typeText(schema)}>${required ? " -required-" : ""}`, ""];
@@ -49,7 +57,9 @@ export function typeText(schema: StructuralSchema): string {
 export function factsOf(schema: StructuralSchema): string[] {
   const from = schema.type === "array" && schema.items?.type !== "object" ? schema.items : undefined;
   return [
-    ...(schema.default === undefined || typeof schema.default === "object" ? [] : [`Default: ${String(schema.default)}`]),
+    ...(schema.default === undefined || typeof schema.default === "object"
+      ? []
+      : [`Default: ${JSON.stringify(schema.default).replace(/^"|"$/g, "")}`]),
     ...((schema.enum ?? from?.enum) === undefined ? [] : [`One of: ${(schema.enum ?? from?.enum ?? []).join(", ")}`]),
     ...bounds(schema.minimum, schema.maximum, ""),
     ...bounds(schema.minItems, schema.maxItems, " items"),
@@ -73,7 +83,9 @@ function descend(kind: Kind, names: readonly string[]): { schema: StructuralSche
       const known = Object.keys(fields?.properties ?? {});
       const near = nearest(name, known);
       const meant = near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`;
-      throw new IsthmusError("NotFound", `${path} has no field ${JSON.stringify(name)}${meant}`, { remedy: known.length === 0 ? `${path} has no fields.` : `Its fields are ${known.join(", ")}.` });
+      throw new IsthmusError("NotFound", `${path} has no field ${JSON.stringify(name)}${meant}`, {
+        remedy: known.length === 0 ? `${path} has no fields.` : `Its fields are ${known.join(", ")}.`,
+      });
     }
     required = fields.required?.includes(name) === true;
     schema = next;

@@ -69,14 +69,22 @@ function explainIssue(issue: z.core.$ZodIssue, value: unknown): string {
       return `must ${atLeast(issue.origin, Number(issue.minimum))}`;
     case "too_big":
       return `must ${atMost(issue.origin, Number(issue.maximum))}`;
-    default:
-      return issue.message;
+    case "custom":
+    case "invalid_element":
+    case "invalid_format":
+    case "invalid_key":
+    case "invalid_union":
+    case "not_multiple_of":
+    case "unrecognized_keys":
+      break;
   }
+  return issue.message;
 }
 
 function suggestionFor(issue: z.core.$ZodIssue, value: unknown): string | undefined {
   if (issue.code === "invalid_value" && typeof value === "string") return nearest(value, issue.values.map(String));
-  if (issue.code === "invalid_type" && typeof value === "string" && (issue.expected === "number" || issue.expected === "int") && /^\d+$/.test(value)) return `${value} without quotes`;
+  if (issue.code === "invalid_type" && typeof value === "string" && (issue.expected === "number" || issue.expected === "int") && /^\d+$/.test(value))
+    return `${value} without quotes`;
   return undefined;
 }
 
@@ -119,7 +127,10 @@ function valueAt(raw: unknown, path: Path): unknown {
 }
 
 function schemaAt(schema: StructuralSchema, path: Path): StructuralSchema | undefined {
-  return path.reduce<StructuralSchema | undefined>((at, part) => (typeof part === "number" ? at?.items : (at?.properties?.[part] ?? at?.additionalProperties)), schema);
+  return path.reduce<StructuralSchema | undefined>(
+    (at, part) => (typeof part === "number" ? at?.items : (at?.properties?.[part] ?? at?.additionalProperties)),
+    schema,
+  );
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -8,12 +8,14 @@ export const MeshNetworkSpec = z.strictObject({
       v4: Cidr.default("10.101.0.0/16" as Cidr).describe("Mesh addresses of the nodes."),
       v6: Cidr.describe("A /48 of unique local addresses (RFC 4193); made at random at first start when absent.").optional(),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("Where mesh addresses come from."),
   links: z
     .strictObject({
       v4: Cidr.default("10.102.0.0/15" as Cidr).describe("Link addresses: the lower half as client, the upper half as gateway."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("Where the addresses of gateway links come from."),
   ports: z
     .strictObject({
       mesh: Port.default(51820).describe("UDP port of ism0."),
@@ -22,7 +24,8 @@ export const MeshNetworkSpec = z.strictObject({
       echo: Port.default(51819).describe("UDP port of the path probes inside a link."),
       state: Port.default(51818).describe("UDP port of the gateway state messages inside a link."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("UDP ports."),
   mtu: z.int().min(1280).max(9000).optional().describe("Overlay MTU; measured from the underlay when absent."),
   markMask: z
     .string()
@@ -30,6 +33,9 @@ export const MeshNetworkSpec = z.strictObject({
     .regex(/^0x[0-9a-f]{1,8}$/, "must be a hexadecimal mask of at least 7 adjacent bits")
     .default("0x7f000000")
     .describe("The bits of packet and conntrack marks that Isthmus may use; it never touches others."),
-  topology: z.enum(["FullMesh", "SiteGateways"]).default("FullMesh"),
+  topology: z
+    .enum(["FullMesh", "SiteGateways"])
+    .default("FullMesh")
+    .describe("FullMesh: every node is a peer of every other. SiteGateways: across sites only gateways are."),
 });
 export type MeshNetworkSpec = z.infer<typeof MeshNetworkSpec>;

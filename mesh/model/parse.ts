@@ -72,7 +72,14 @@ export function parsePlaced(documents: readonly { readonly raw: unknown; readonl
     const key = `${parsed.kind}/${parsed.metadata.name}`;
     const first = seen.get(key);
     if (first === undefined) resources.push(parsed);
-    else faults.push({ path: "metadata.name", message: `${parsed.kind} ${parsed.metadata.name} already stands in ${placeText(first)}; keep one of them`, value: parsed.metadata.name, document: where.index, ...(where.file === undefined ? {} : { file: where.file }) });
+    else
+      faults.push({
+        path: "metadata.name",
+        message: `${parsed.kind} ${parsed.metadata.name} already stands in ${placeText(first)}; keep one of them`,
+        value: parsed.metadata.name,
+        document: where.index,
+        ...(where.file === undefined ? {} : { file: where.file }),
+      });
     seen.set(key, where);
   }
   return { resources, faults };
@@ -98,7 +105,9 @@ export function placeText(where: { readonly file?: string; readonly index: numbe
 /** The registry's row for a kind's name, plural or alias, in any case. */
 export function kindNamed(name: string): Kind | undefined {
   const wanted = name.toLowerCase();
-  return (Object.keys(KINDS) as Kind[]).find((kind) => kind.toLowerCase() === wanted || KINDS[kind].plural === wanted || (KINDS[kind].aliases as readonly string[]).includes(wanted));
+  return (Object.keys(KINDS) as Kind[]).find(
+    (kind) => kind.toLowerCase() === wanted || KINDS[kind].plural === wanted || (KINDS[kind].aliases as readonly string[]).includes(wanted),
+  );
 }
 
 /** The kind that was probably meant. */
@@ -110,7 +119,9 @@ export function nearestKind(name: string): Kind | undefined {
 
 function parse(raw: unknown, options: ParseOptions): Resource | FieldFault[] {
   if (!isRecord(raw)) {
-    return [{ path: "", message: "a document must be an object with apiVersion, kind, metadata and spec", ...(raw === undefined ? {} : { value: raw }) }];
+    return [
+      { path: "", message: "a document must be an object with apiVersion, kind, metadata and spec", ...(raw === undefined ? {} : { value: raw }) },
+    ];
   }
   const kind = checkKind(raw, options);
   if (typeof kind !== "string") return kind;
@@ -127,11 +138,19 @@ function checkKind(raw: Record<string, unknown>, options: ParseOptions): Kind | 
   const name = raw["kind"];
   const kinds = Object.keys(KINDS) as Kind[];
   const allowed = kinds.filter((kind) => options.anyKind === true || KINDS[kind].appliable);
-  if (typeof name !== "string") return [{ path: "kind", message: `is required: one of ${allowed.join(", ")}`, ...(name === undefined ? {} : { value: name }) }];
+  if (typeof name !== "string")
+    return [{ path: "kind", message: `is required: one of ${allowed.join(", ")}`, ...(name === undefined ? {} : { value: name }) }];
   const kind = kinds.find((known) => known === name);
   if (kind === undefined) {
     const suggestion = nearestKind(name);
-    return [{ path: "kind", message: `unknown kind; the kinds are ${allowed.join(", ")}`, value: name, ...(suggestion === undefined ? {} : { suggestion }) }];
+    return [
+      {
+        path: "kind",
+        message: `unknown kind; the kinds are ${allowed.join(", ")}`,
+        value: name,
+        ...(suggestion === undefined ? {} : { suggestion }),
+      },
+    ];
   }
   if (!allowed.includes(kind)) return [{ path: "kind", message: HOW_MADE[kind] ?? "this kind cannot be applied", value: name }];
   return kind;
@@ -173,4 +192,3 @@ export function openList(document: { readonly raw: unknown; readonly where: Wher
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
-

@@ -21,31 +21,32 @@ const FORMS: readonly { readonly form: RegExp; readonly make: (key: string, rest
 /** @throws {IsthmusError} BadRequest, naming the part that is not understood. */
 export function parseSelector(text: string): Requirement[] {
   const parts = text.split(/,(?![^()]*\))/).map((part) => part.trim());
-  return parts.filter((part) => part !== "").map((part) => {
-    for (const { form, make } of FORMS) {
-      const found = form.exec(part);
-      if (found !== null) return make(found[1] ?? "", found[2] ?? "");
-    }
-    throw new IsthmusError("BadRequest", `label selector ${JSON.stringify(text)}: ${JSON.stringify(part)} is not understood`, { remedy: "Write k=v, k!=v, k, !k, 'k in (a,b)' or 'k notin (a,b)', joined by commas." });
-  });
+  return parts
+    .filter((part) => part !== "")
+    .map((part) => {
+      for (const { form, make } of FORMS) {
+        const found = form.exec(part);
+        if (found !== null) return make(found[1] ?? "", found[2] ?? "");
+      }
+      throw new IsthmusError("BadRequest", `label selector ${JSON.stringify(text)}: ${JSON.stringify(part)} is not understood`, {
+        remedy: "Write k=v, k!=v, k, !k, 'k in (a,b)' or 'k notin (a,b)', joined by commas.",
+      });
+    });
 }
 
 /** Whether labels meet every requirement. As in Kubernetes, `k!=v` also holds where there is no `k`. */
 export function selects(requirements: readonly Requirement[], labels: Labels): boolean {
-  return requirements.every(({ key, operator, values }) => {
-    const value = labels[key];
-    switch (operator) {
-      case "in":
-        return value !== undefined && values.includes(value);
-      case "notin":
-        return value === undefined || !values.includes(value);
-      case "exists":
-        return value !== undefined;
-      case "absent":
-        return value === undefined;
-    }
-  });
+  return requirements.every(({ key, operator, values }) => OPERATORS[operator](values, labels[key]));
 }
+
+type Meets = (values: readonly string[], value: string | undefined) => boolean;
+
+const OPERATORS: { readonly [Operator in Requirement["operator"]]: Meets } = {
+  in: (values, value) => value !== undefined && values.includes(value),
+  notin: (values, value) => value === undefined || !values.includes(value),
+  exists: (_, value) => value !== undefined,
+  absent: (_, value) => value === undefined,
+};
 
 function split(list: string): string[] {
   return list.split(",").map((value) => value.trim());

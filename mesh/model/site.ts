@@ -5,8 +5,8 @@ import { Cidr, Labels } from "./scalars.ts";
 
 export const SiteSpec = z.strictObject({
   kind: z.enum(["onprem", "cloud"]).describe("Becomes the label location=onprem|cloud of the site's nodes."),
-  region: z.string().max(63).optional(),
-  zone: z.string().max(63).optional(),
+  region: z.string().max(63).optional().describe("Becomes the label topology.kubernetes.io/region of the site's nodes."),
+  zone: z.string().max(63).optional().describe("Becomes the label topology.kubernetes.io/zone of the site's nodes."),
   labels: Labels.optional().describe("Given to every node of the site."),
   subnets: z.array(Cidr).max(256).optional().describe("LANs that other sites reach through this site's gateway nodes."),
   gateways: Labels.optional().describe("Selects the nodes that carry the subnets; all nodes of the site when absent."),
@@ -16,11 +16,15 @@ export const SiteSpec = z.strictObject({
     .strictObject({
       advertise: z.array(Cidr).max(256).optional().describe("Nodes of this site may advertise prefixes inside these."),
     })
-    .optional(),
+    .optional()
+    .describe("What nodes of this site may claim beyond their own addresses."),
 });
 export type SiteSpec = z.infer<typeof SiteSpec>;
 
 export const SiteStatus = z.strictObject({
-  nodes: z.strictObject({ total: z.int(), ready: z.int() }).optional(),
-  conditions: z.array(Condition).max(16).optional(),
+  nodes: z
+    .strictObject({ total: z.int().describe("Nodes of the site."), ready: z.int().describe("Nodes whose agent is connected.") })
+    .optional()
+    .describe("Counts."),
+  conditions: z.array(Condition).max(16).optional().describe("What holds of the site, each with a reason."),
 });

@@ -72,10 +72,12 @@ export function structuralFaults(schema: StructuralSchema, path = ""): string[] 
   const fault = (text: string): void => void faults.push(`${path || "."}: ${text}`);
   if (!TYPES.includes(schema.type)) fault(`type ${JSON.stringify(schema.type)}`);
   for (const key of Object.keys(schema)) {
-    if (!(KEPT as readonly string[]).includes(key) && !["type", "items", "properties", "required", "additionalProperties"].includes(key)) fault(`keyword ${key}`);
+    if (!(KEPT as readonly string[]).includes(key) && !["type", "items", "properties", "required", "additionalProperties"].includes(key))
+      fault(`keyword ${key}`);
   }
   if (schema.properties !== undefined && schema.additionalProperties !== undefined) fault("properties together with additionalProperties");
-  if (schema.type === "object" && schema.properties === undefined && schema.additionalProperties === undefined && path !== ".metadata") fault("object without fields");
+  if (schema.type === "object" && schema.properties === undefined && schema.additionalProperties === undefined && path !== ".metadata")
+    fault("object without fields");
   if (schema.type === "array" && schema.items === undefined) fault("array without items");
   if (schema.type === "array" && schema.maxItems === undefined) fault("array without maxItems");
   if (schema.pattern !== undefined) faults.push(...patternFaults(schema.pattern).map((text) => `${path}: ${text}`));

@@ -16,18 +16,28 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const go = (argv: readonly string[], options: RunOptions = {}): Promise<Ran> => isthmus(argv, { ...options, env: { ISTHMUS_SOCKET: controller.socket, ISTHMUS_CONFIG: join(folder, "config.yaml"), ...options.env } });
+const go = (argv: readonly string[], options: RunOptions = {}): Promise<Ran> =>
+  isthmus(argv, { ...options, env: { ISTHMUS_SOCKET: controller.socket, ISTHMUS_CONFIG: join(folder, "config.yaml"), ...options.env } });
 const file = async (name: string, text: string): Promise<string> => {
   const path = join(folder, name);
   await writeFile(path, text);
   return path;
 };
-const SITE = (name: string, extra = ""): string => `apiVersion: isthmus.dev/v1alpha1\nkind: Site\nmetadata: {name: ${name}${extra}}\nspec: {kind: cloud}\n`;
+const SITE = (name: string, extra = ""): string =>
+  `apiVersion: isthmus.dev/v1alpha1\nkind: Site\nmetadata: {name: ${name}${extra}}\nspec: {kind: cloud}\n`;
 
 describe("apply", () => {
   it("sends every document of every file in one request", async () => {
     const one = await file("one.yaml", `${SITE("a")}---\n---\n${SITE("b")}`);
-    const two = await file("two.json", JSON.stringify({ apiVersion: "networking.digitalocean.com/v1", kind: "StaticRoute", metadata: { name: "primary" }, spec: { destinations: ["34.160.111.145"], gateway: "10.116.0.5" } }));
+    const two = await file(
+      "two.json",
+      JSON.stringify({
+        apiVersion: "networking.digitalocean.com/v1",
+        kind: "StaticRoute",
+        metadata: { name: "primary" },
+        spec: { destinations: ["34.160.111.145"], gateway: "10.116.0.5" },
+      }),
+    );
     const { out } = await go(["apply", "-f", one, "-f", two]);
     expect(out).toBe("site.isthmus.dev/a created\nsite.isthmus.dev/b created\nstaticroute.networking.digitalocean.com/primary created\n");
     expect(controller.writes).toEqual(["POST /v1/apply"]);
@@ -43,7 +53,12 @@ describe("apply", () => {
   });
 
   it("applies none of ten documents when one is wrong, and says file, document, path, value and the nearest name", async () => {
-    const path = await file("ten.yaml", Array.from({ length: 10 }, (_, i) => SITE(`s${i}`).replace("kind: cloud", i === 6 ? "kind: cloud, subnetz: [10.0.0.0/8]" : "kind: cloud")).join("---\n"));
+    const path = await file(
+      "ten.yaml",
+      Array.from({ length: 10 }, (_, i) => SITE(`s${i}`).replace("kind: cloud", i === 6 ? "kind: cloud, subnetz: [10.0.0.0/8]" : "kind: cloud")).join(
+        "---\n",
+      ),
+    );
     const { status, err } = await go(["apply", "-f", path]);
     expect(status).toBe(2);
     expect(err).toContain(`${path}, document 7: spec.subnetz: unknown field (it is ["10.0.0.0/8"]); did you mean "subnets"?`);
@@ -70,7 +85,9 @@ describe("apply", () => {
   it("changes nothing with --dry-run", async () => {
     const path = await file("a.yaml", SITE("a"));
     expect((await go(["apply", "-f", path, "--dry-run"])).out).toBe("site.isthmus.dev/a created (server dry run)\n");
-    expect((await go(["apply", "--dry-run=client", "-f", path], { env: { ISTHMUS_SOCKET: "/nowhere" } })).out).toBe("site.isthmus.dev/a is valid (client dry run)\n");
+    expect((await go(["apply", "--dry-run=client", "-f", path], { env: { ISTHMUS_SOCKET: "/nowhere" } })).out).toBe(
+      "site.isthmus.dev/a is valid (client dry run)\n",
+    );
     expect(controller.objects.size).toBe(0);
   });
 
@@ -86,7 +103,9 @@ describe("delete", () => {
     const path = await file("a.yaml", `${SITE("a", ", labels: {x: y}")}---\n${SITE("b")}`);
     await go(["apply", "-f", path]);
     expect((await go(["delete", "sites"])).status).toBe(2);
-    expect((await go(["delete", "-f", path, "--dry-run"])).out).toBe("site.isthmus.dev/b deleted (server dry run)\nsite.isthmus.dev/a deleted (server dry run)\n");
+    expect((await go(["delete", "-f", path, "--dry-run"])).out).toBe(
+      "site.isthmus.dev/b deleted (server dry run)\nsite.isthmus.dev/a deleted (server dry run)\n",
+    );
     expect((await go(["delete", "sites", "-l", "x=y"])).out).toBe("site.isthmus.dev/a deleted\n");
     expect((await go(["delete", "site/b"])).out).toBe("site.isthmus.dev/b deleted\n");
     expect((await go(["delete", "site", "b"])).status).toBe(3);
@@ -95,7 +114,14 @@ describe("delete", () => {
 });
 
 describe("label", () => {
-  beforeEach(() => controller.put({ apiVersion: "isthmus.dev/v1alpha1", kind: "MeshNode", metadata: { name: "do1", labels: { old: "1", tier: "a" } }, spec: { site: "do" } }));
+  beforeEach(() =>
+    controller.put({
+      apiVersion: "isthmus.dev/v1alpha1",
+      kind: "MeshNode",
+      metadata: { name: "do1", labels: { old: "1", tier: "a" } },
+      spec: { site: "do" },
+    }),
+  );
 
   it("sets and takes away", async () => {
     expect((await go(["label", "node", "do1", "egress=yes", "old-"])).out).toBe("meshnode.isthmus.dev/do1 labeled\n");
@@ -127,7 +153,12 @@ describe("create", () => {
   it("makes a site from flags, once", async () => {
     const argv = ["create", "site", "dc1", "--kind", "onprem", "--subnet", "192.168.88.0/24", "--label", "a=b"];
     expect((await go(argv)).out).toBe("site.isthmus.dev/dc1 created\n");
-    expect(controller.objects.get("sites/dc1")?.spec).toMatchObject({ kind: "onprem", subnets: ["192.168.88.0/24"], labels: { a: "b" }, priority: 100 });
+    expect(controller.objects.get("sites/dc1")?.spec).toMatchObject({
+      kind: "onprem",
+      subnets: ["192.168.88.0/24"],
+      labels: { a: "b" },
+      priority: 100,
+    });
     expect((await go(argv)).status).toBe(4);
   });
 
@@ -146,9 +177,24 @@ describe("create", () => {
   });
 
   it("prints a token alone on standard output", async () => {
-    const { out, status } = await go(["create", "token", "--site", "dc1", "--uses", "1000", "--expires", "24h", "--label", "a=b", "--name-pattern", "datacenter*"]);
+    const { out, status } = await go([
+      "create",
+      "token",
+      "--site",
+      "dc1",
+      "--uses",
+      "1000",
+      "--expires",
+      "24h",
+      "--label",
+      "a=b",
+      "--name-pattern",
+      "datacenter*",
+    ]);
     expect([status, out]).toEqual([0, "ist1.secret.00000000\n"]);
-    expect(controller.bodies[0]).toEqual({ spec: { site: "dc1", uses: 1000, expires: "2030-01-02T00:00:00Z", labels: { a: "b" }, namePattern: "datacenter*" } });
+    expect(controller.bodies[0]).toEqual({
+      spec: { site: "dc1", uses: 1000, expires: "2030-01-02T00:00:00Z", labels: { a: "b" }, namePattern: "datacenter*" },
+    });
   });
 
   it.each([
@@ -171,17 +217,26 @@ describe("diff", () => {
     expect(await go(["diff", "-f", path])).toMatchObject({ status: 0, out: "" });
     controller.diff = [
       { node: "do1", source: "agent", changes: [{ area: "route", action: "add", what: "34.160.111.145/32", to: "dev ismg1" }] },
-      { node: "do2", source: "plan", note: "the node is not connected", changes: [{ area: "peer", action: "change", what: "do1", from: "a", to: "b" }] },
+      {
+        node: "do2",
+        source: "plan",
+        note: "the node is not connected",
+        changes: [{ area: "peer", action: "change", what: "do1", from: "a", to: "b" }],
+      },
     ];
     const { status, out } = await go(["diff", "-f", path, "--delete", "egress/web"]);
     expect(status).toBe(1);
-    expect(out).toBe("node do1\n  + route   34.160.111.145/32 dev ismg1\n\nnode do2 (from the plan: the node is not connected)\n  ~ peer    do1: a → b\n\n2 changes on 2 nodes\n");
+    expect(out).toBe(
+      "node do1\n  + route   34.160.111.145/32 dev ismg1\n\nnode do2 (from the plan: the node is not connected)\n  ~ peer    do1: a → b\n\n2 changes on 2 nodes\n",
+    );
     expect(controller.bodies.at(-1)).toMatchObject({ delete: [{ kind: "EgressGateway", name: "web" }] });
   });
 });
 
 describe("explain", () => {
-  beforeEach(() => controller.put({ apiVersion: "isthmus.dev/v1alpha1", kind: "MeshNode", metadata: { name: "datacenter1" }, spec: { site: "dc1" } }));
+  beforeEach(() =>
+    controller.put({ apiVersion: "isthmus.dev/v1alpha1", kind: "MeshNode", metadata: { name: "datacenter1" }, spec: { site: "dc1" } }),
+  );
 
   it("prints the way hop by hop, the candidates and what the kernel says", async () => {
     controller.explanation = {
@@ -224,7 +279,13 @@ describe("explain", () => {
 
 describe("drain", () => {
   it("waits until no intent uses the node and the timeout has passed", async () => {
-    controller.put({ apiVersion: "isthmus.dev/v1alpha1", kind: "MeshNode", metadata: { name: "do1" }, spec: { site: "do" }, status: { connected: true } });
+    controller.put({
+      apiVersion: "isthmus.dev/v1alpha1",
+      kind: "MeshNode",
+      metadata: { name: "do1" },
+      spec: { site: "do" },
+      status: { connected: true },
+    });
     const { status, err } = await go(["drain", "do1", "--timeout", "0s"]);
     expect(status).toBe(0);
     expect(err).toContain("do1 is drained; it can be rebooted");

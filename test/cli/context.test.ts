@@ -23,7 +23,12 @@ describe("contexts", () => {
     expect((await stat(join(folder, "sub"))).mode & 0o777).toBe(0o700);
     expect((await go("config current-context")).status).toBe(3);
     expect((await go("config use-context prod")).status).toBe(0);
-    expect((await go("config get-contexts")).out.split("\n").map((line) => line.trimEnd())).toEqual(["CURRENT   NAME   CONTROLLER", "          lab    /run/a.sock", "*         prod   https://203.0.113.7:8443", ""]);
+    expect((await go("config get-contexts")).out.split("\n").map((line) => line.trimEnd())).toEqual([
+      "CURRENT   NAME   CONTROLLER",
+      "          lab    /run/a.sock",
+      "*         prod   https://203.0.113.7:8443",
+      "",
+    ]);
     expect((await go("config set-context lab --server https://[2001:db8::1]:8443")).out).toBe("context lab changed\n");
     expect(await readFile(config, "utf8")).not.toContain("a.sock");
     expect((await go("config delete-context prod")).status).toBe(0);
@@ -38,7 +43,12 @@ describe("contexts", () => {
     expect(err).toContain('did you mean "production"?');
   });
 
-  it.each(["config set-context a", "config set-context a --server nonsense", "config set-context a --server x:1 --at-socket /y", "config set-context a --server x:1 --ca-file /nowhere"])("refuse %j", async (words) => {
+  it.each([
+    "config set-context a",
+    "config set-context a --server nonsense",
+    "config set-context a --server x:1 --at-socket /y",
+    "config set-context a --server x:1 --ca-file /nowhere",
+  ])("refuse %j", async (words) => {
     expect((await go(words)).status).toBeGreaterThan(1);
   });
 

@@ -47,7 +47,8 @@ export async function fakeController(now: () => number): Promise<FakeController>
     put: (object, type = "MODIFIED") => {
       revision++;
       fake.objects.set(`${KINDS[object.kind].plural}/${object.metadata.name}`, object);
-      for (const { plural, response } of watching) if (plural === KINDS[object.kind].plural) response.write(`${JSON.stringify({ type, object, revision })}\n`);
+      for (const { plural, response } of watching)
+        if (plural === KINDS[object.kind].plural) response.write(`${JSON.stringify({ type, object, revision })}\n`);
     },
     watchers: () => watching.size,
     [Symbol.asyncDispose]: async () => {
@@ -87,7 +88,11 @@ export async function fakeController(now: () => number): Promise<FakeController>
         if (url.searchParams.get("dryRun") === null) fake.objects.delete(`${plural}/${name}`);
         return send(response, 200, {});
       case "PATCH resources":
-        return send(response, 200, label(one(plural, name ?? ""), more ?? "", body as { set: Record<string, string>; remove: string[]; overwrite?: boolean }));
+        return send(
+          response,
+          200,
+          label(one(plural, name ?? ""), more ?? "", body as { set: Record<string, string>; remove: string[]; overwrite?: boolean }),
+        );
       case "POST apply":
         return send(response, 200, apply(body as { documents: unknown[]; dryRun?: boolean }));
       case "POST diff":
@@ -120,7 +125,10 @@ export async function fakeController(now: () => number): Promise<FakeController>
 
   function list(plural: string, selector: string | null): Stored[] {
     const wanted = parseSelector(selector ?? "");
-    return [...fake.objects].filter(([key]) => key.startsWith(`${plural}/`)).map(([, object]) => object).filter((object) => selects(wanted, object.metadata.labels ?? {}));
+    return [...fake.objects]
+      .filter(([key]) => key.startsWith(`${plural}/`))
+      .map(([, object]) => object)
+      .filter((object) => selects(wanted, object.metadata.labels ?? {}));
   }
 
   function watch(plural: string, response: ServerResponse): void {
@@ -135,7 +143,8 @@ export async function fakeController(now: () => number): Promise<FakeController>
     if (path !== "labels") throw new IsthmusError("NotFound", path);
     const labels = { ...object.metadata.labels };
     for (const [key, value] of Object.entries(patch.set)) {
-      if (labels[key] !== undefined && labels[key] !== value && patch.overwrite !== true) throw new IsthmusError("Conflict", `label ${key} is ${labels[key]} already`, { remedy: "Use --overwrite to change it." });
+      if (labels[key] !== undefined && labels[key] !== value && patch.overwrite !== true)
+        throw new IsthmusError("Conflict", `label ${key} is ${labels[key]} already`, { remedy: "Use --overwrite to change it." });
       labels[key] = value;
     }
     for (const key of patch.remove) delete labels[key];
@@ -147,12 +156,13 @@ export async function fakeController(now: () => number): Promise<FakeController>
     const parsed = parseDocuments(documents, { now: now() });
     if (parsed.faults.length > 0) throw invalidDocuments(parsed.faults, documents.length);
     const refused = parsed.resources.findIndex((each) => each.metadata.annotations?.["refuse"] !== undefined);
-    if (refused >= 0) throw invalidDocuments([{ path: "spec.destinations[0]", message: "covers the controller", document: refused }], documents.length);
+    if (refused >= 0)
+      throw invalidDocuments([{ path: "spec.destinations[0]", message: "covers the controller", document: refused }], documents.length);
     const results = parsed.resources.map((resource) => {
       const key = `${KINDS[resource.kind].plural}/${resource.metadata.name}`;
       const before = fake.objects.get(key);
       const action = before === undefined ? "created" : JSON.stringify(before.spec) === JSON.stringify(resource.spec) ? "unchanged" : "configured";
-      if (dryRun !== true && action !== "unchanged") fake.objects.set(key, resource as unknown as Stored);
+      if (dryRun !== true && action !== "unchanged") fake.objects.set(key, resource);
       return { kind: resource.kind, name: resource.metadata.name, action, object: resource };
     });
     return { revision, results };
@@ -161,7 +171,10 @@ export async function fakeController(now: () => number): Promise<FakeController>
   function token({ name = "made-up", spec }: { name?: string; spec: unknown }): unknown {
     const parsed = parseSpec("JoinToken", spec, { now: now() });
     if (Array.isArray(parsed)) throw invalidDocuments(parsed, 1);
-    return { object: { apiVersion: "isthmus.dev/v1alpha1", kind: "JoinToken", metadata: { name }, spec: parsed, status: { used: 0, epoch: 1 } }, token: "ist1.secret.00000000" };
+    return {
+      object: { apiVersion: "isthmus.dev/v1alpha1", kind: "JoinToken", metadata: { name }, spec: parsed, status: { used: 0, epoch: 1 } },
+      token: "ist1.secret.00000000",
+    };
   }
 
   await new Promise<void>((done) => server.listen(socket, done));

@@ -11,7 +11,8 @@ afterEach(async () => {
 });
 
 const api = "isthmus.dev/v1alpha1";
-const go = (words: string, options: RunOptions = {}): Promise<Ran> => isthmus(words.split(" "), { ...options, env: { ISTHMUS_SOCKET: controller.socket, ...options.env } });
+const go = (words: string, options: RunOptions = {}): Promise<Ran> =>
+  isthmus(words.split(" "), { ...options, env: { ISTHMUS_SOCKET: controller.socket, ...options.env } });
 const add = (object: Stored): void => controller.put(object, "ADDED");
 
 const node = (name: string, more: Partial<Stored> = {}): Stored => ({
@@ -19,11 +20,28 @@ const node = (name: string, more: Partial<Stored> = {}): Stored => ({
   kind: "MeshNode",
   metadata: { name, labels: { role: "edge" }, creationTimestamp: "2029-12-31T21:30:00Z", resourceVersion: "3" },
   spec: { site: "do", index: 1, publicKey: "k", tlsKey: "t" },
-  status: { overlay: ["10.101.0.1", "fd00::1"], endpoints: ["203.0.113.5:51820"], connected: true, handshakes: { peers: 3, fresh: 2 }, conditions: [{ type: "Ready", status: "True", reason: "Connected" }] },
+  status: {
+    overlay: ["10.101.0.1", "fd00::1"],
+    endpoints: ["203.0.113.5:51820"],
+    connected: true,
+    handshakes: { peers: 3, fresh: 2 },
+    conditions: [{ type: "Ready", status: "True", reason: "Connected" }],
+  },
   ...more,
 });
-const site = (name: string, kind: string): Stored => ({ apiVersion: api, kind: "Site", metadata: { name, creationTimestamp: "2029-12-31T23:59:50Z" }, spec: { kind, subnets: ["192.168.88.0/24"], priority: 100 } });
-const staticRoute: Stored = { apiVersion: "networking.digitalocean.com/v1", kind: "StaticRoute", metadata: { name: "primary", creationTimestamp: "2029-12-31T23:58:50Z" }, spec: { destinations: ["34.160.111.145/32"], gateway: "10.116.0.5" }, status: { nodes: { total: 2, ready: 1, failing: 1 }, failing: [{ node: "do2", reason: "NotReachable" }] } };
+const site = (name: string, kind: string): Stored => ({
+  apiVersion: api,
+  kind: "Site",
+  metadata: { name, creationTimestamp: "2029-12-31T23:59:50Z" },
+  spec: { kind, subnets: ["192.168.88.0/24"], priority: 100 },
+});
+const staticRoute: Stored = {
+  apiVersion: "networking.digitalocean.com/v1",
+  kind: "StaticRoute",
+  metadata: { name: "primary", creationTimestamp: "2029-12-31T23:58:50Z" },
+  spec: { destinations: ["34.160.111.145/32"], gateway: "10.116.0.5" },
+  status: { nodes: { total: 2, ready: 1, failing: 1 }, failing: [{ node: "do2", reason: "NotReachable" }] },
+};
 
 describe("get", () => {
   it("shows nodes with the wide columns in the documented order", async () => {
@@ -113,7 +131,12 @@ describe("get", () => {
     controller.put(node("do7"));
     controller.put(node("do7"), "DELETED");
     const { out } = await ran;
-    expect(out.split("\n").slice(0, 4).map((line) => line.split(/ {2,}/)[0])).toEqual(["NAME", "do1", "do7", "do7 (deleted)"]);
+    expect(
+      out
+        .split("\n")
+        .slice(0, 4)
+        .map((line) => line.split(/ {2,}/)[0]),
+    ).toEqual(["NAME", "do1", "do7", "do7 (deleted)"]);
   });
 
   it("colours the status on a terminal, unless NO_COLOR is set", async () => {
@@ -132,7 +155,14 @@ describe("get", () => {
 describe("describe", () => {
   it("shows fields, conditions, failing nodes and events", async () => {
     add(staticRoute);
-    controller.events.push({ at: NOW - 5_000, type: "Warning", reason: "NotReachable", message: "10.116.0.5 is on no LAN of do2", about: "staticroute/primary", node: "do2" });
+    controller.events.push({
+      at: NOW - 5_000,
+      type: "Warning",
+      reason: "NotReachable",
+      message: "10.116.0.5 is on no LAN of do2",
+      about: "staticroute/primary",
+      node: "do2",
+    });
     const { out } = await go("describe staticroute primary");
     expect(out).toContain("Name:         primary\n");
     expect(out).toContain("  gateway: 10.116.0.5\n");
@@ -144,8 +174,15 @@ describe("describe", () => {
 describe("events", () => {
   it("are shown newest last, and about one object with --for", async () => {
     add(node("do1"));
-    controller.events.push({ at: NOW - 1_000, type: "Normal", reason: "B", message: "b", about: "node/do1" }, { at: NOW - 9_000, type: "Normal", reason: "A", message: "a", about: "egress/web", node: "do1", count: 4 });
-    expect((await go("events --no-headers")).out.split("\n").map((line) => line.split(/ {2,}/).slice(0, 3))).toEqual([["9s (x4)", "Normal", "A"], ["1s", "Normal", "B"], [""]]);
+    controller.events.push(
+      { at: NOW - 1_000, type: "Normal", reason: "B", message: "b", about: "node/do1" },
+      { at: NOW - 9_000, type: "Normal", reason: "A", message: "a", about: "egress/web", node: "do1", count: 4 },
+    );
+    expect((await go("events --no-headers")).out.split("\n").map((line) => line.split(/ {2,}/).slice(0, 3))).toEqual([
+      ["9s (x4)", "Normal", "A"],
+      ["1s", "Normal", "B"],
+      [""],
+    ]);
     expect((await go("events --for node/do1 --no-headers")).out).toMatch(/^1s /);
     expect((await go("get events --no-headers")).out).toContain("egress/web");
   });

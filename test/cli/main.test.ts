@@ -26,7 +26,8 @@ describe("the command line", () => {
 
   it("shows help without arguments, and for every command, with status 0", async () => {
     expect(await isthmus([])).toMatchObject({ status: 0, err: "" });
-    for (const argv of [["--help"], ["get", "--help"], ["help", "create"], ["create", "site", "--help"]]) expect(await isthmus(argv)).toMatchObject({ status: 0, err: "" });
+    for (const argv of [["--help"], ["get", "--help"], ["help", "create"], ["create", "site", "--help"]])
+      expect(await isthmus(argv)).toMatchObject({ status: 0, err: "" });
   });
 
   it("keeps what is hidden out of the help", async () => {
@@ -40,7 +41,10 @@ describe("the command line", () => {
   });
 
   it("says that nothing listens at a socket (exit 6)", async () => {
-    expect(await isthmus(["get", "nodes", "--socket", "/nowhere.sock"])).toMatchObject({ status: 6, err: expect.stringContaining("/nowhere.sock") as string });
+    expect(await isthmus(["get", "nodes", "--socket", "/nowhere.sock"])).toMatchObject({
+      status: 6,
+      err: expect.stringContaining("/nowhere.sock") as string,
+    });
   });
 
   it("says on a machine without an agent what to do (exit 6)", async () => {
@@ -50,7 +54,19 @@ describe("the command line", () => {
   });
 
   it("loads nothing of the domain for --help", () => {
-    const loaded = execFileSync(process.execPath, ["--import", "data:text/javascript,import{registerHooks}from'node:module';registerHooks({load(u,c,n){process.stderr.write('');if(!u.startsWith('node:'))globalThis.seen=(globalThis.seen??[]).concat(u);return n(u,c)}});process.on('exit',()=>require('fs').writeSync(1,'\\n@'+globalThis.seen.join(' ')))".replace("require('fs')", "process.getBuiltinModule('fs')"), new URL("../../cli/main.ts", import.meta.url).pathname, "--help"], { encoding: "utf8" });
+    const loaded = execFileSync(
+      process.execPath,
+      [
+        "--import",
+        "data:text/javascript,import{registerHooks}from'node:module';registerHooks({load(u,c,n){process.stderr.write('');if(!u.startsWith('node:'))globalThis.seen=(globalThis.seen??[]).concat(u);return n(u,c)}});process.on('exit',()=>require('fs').writeSync(1,'\\n@'+globalThis.seen.join(' ')))".replace(
+          "require('fs')",
+          "process.getBuiltinModule('fs')",
+        ),
+        new URL("../../cli/main.ts", import.meta.url).pathname,
+        "--help",
+      ],
+      { encoding: "utf8" },
+    );
     const urls = loaded.slice(loaded.lastIndexOf("\n@") + 2).split(" ");
     expect(urls.some((url) => url.endsWith("/cli/program.ts"))).toBe(true);
     expect(urls.filter((url) => /\/(zod|yaml|fastify|ws|pino|@peculiar)\/|\/mesh\/|\/controller\/|\/node-agent\//.test(url))).toEqual([]);
@@ -58,15 +74,22 @@ describe("the command line", () => {
 });
 
 describe("completion", () => {
-  const words = async (...typed: string[]): Promise<string[]> => (await isthmus(["__complete", "--", ...typed], { env: { ISTHMUS_SOCKET: "/nowhere" } })).out.split("\n").filter((line) => line !== "");
+  const words = async (...typed: string[]): Promise<string[]> =>
+    (await isthmus(["__complete", "--", ...typed], { env: { ISTHMUS_SOCKET: "/nowhere" } })).out.split("\n").filter((line) => line !== "");
 
   it.each([
     [["ge"], ["get"]],
     [["config", "use"], ["use-context"]],
-    [["get", "nod"], ["node", "nodes"]],
+    [
+      ["get", "nod"],
+      ["node", "nodes"],
+    ],
     [["get", "nodes", "--sel"], ["--selector"]],
     [["get", "nodes", "-o", "y"], ["yaml"]],
-    [["create", "site", "x", "--kind", ""], ["onprem", "cloud"]],
+    [
+      ["create", "site", "x", "--kind", ""],
+      ["onprem", "cloud"],
+    ],
     [["apply", "-f", ""], [":files"]],
     [["completion", "z"], ["zsh"]],
     [["get", "nodes", "xyz"], []],

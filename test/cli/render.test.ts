@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { renderTable } from "../../cli/render/table.ts";
 import { ageSince, ageText } from "../../cli/render/time.ts";
@@ -54,12 +54,22 @@ describe("spans", () => {
 describe("tables", () => {
   it("align every column, whatever stands in the cells", () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.stringMatching(/^[a-z ]{0,12}$/), fc.stringMatching(/^[a-z]{1,9}$/)), { minLength: 1, maxLength: 8 }), (rows) => {
-        const { text } = renderTable([{ header: "ONE", value: (row: [string, string]) => row[0] }, { header: "TWO", value: (row) => row[1] }], rows, { headers: true, wide: false });
-        const [header = "", ...lines] = text.trimEnd().split("\n");
-        const start = header.indexOf("TWO");
-        expect(lines.map((line) => line.slice(start))).toEqual(rows.map(([, two]) => two));
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.stringMatching(/^[a-z ]{0,12}$/), fc.stringMatching(/^[a-z]{1,9}$/)), { minLength: 1, maxLength: 8 }),
+        (rows) => {
+          const { text } = renderTable(
+            [
+              { header: "ONE", value: (row: [string, string]) => row[0] },
+              { header: "TWO", value: (row) => row[1] },
+            ],
+            rows,
+            { headers: true, wide: false },
+          );
+          const [header = "", ...lines] = text.trimEnd().split("\n");
+          const start = header.indexOf("TWO");
+          expect(lines.map((line) => line.slice(start))).toEqual(rows.map(([, two]) => two));
+        },
+      ),
     );
   });
 });
@@ -96,8 +106,13 @@ describe("status of a node", () => {
 
 describe("errors", () => {
   it("say what, where and what to do", () => {
-    const error = new IsthmusError("Invalid", "2 documents are not valid", { remedy: "Correct them.", faults: [{ path: "spec.x", message: "unknown field", value: 5, suggestion: "y", file: "a.yaml", document: 2 }] });
-    expect(renderError(error)).toBe('error: 2 documents are not valid\n  a.yaml, document 3: spec.x: unknown field (it is 5); did you mean "y"?\ntry: Correct them.\n');
+    const error = new IsthmusError("Invalid", "2 documents are not valid", {
+      remedy: "Correct them.",
+      faults: [{ path: "spec.x", message: "unknown field", value: 5, suggestion: "y", file: "a.yaml", document: 2 }],
+    });
+    expect(renderError(error)).toBe(
+      'error: 2 documents are not valid\n  a.yaml, document 3: spec.x: unknown field (it is 5); did you mean "y"?\ntry: Correct them.\n',
+    );
   });
 
   it("keep a long value short", () => {

@@ -53,7 +53,11 @@ describe("settings", () => {
   });
 
   it("take lists, and yes or no", async () => {
-    expect(await parsed([], "advertise: [a:1, b:2]\nforeground: true\nhost-config: false")).toMatchObject({ advertise: ["a:1", "b:2"], foreground: true, hostConfig: false });
+    expect(await parsed([], "advertise: [a:1, b:2]\nforeground: true\nhost-config: false")).toMatchObject({
+      advertise: ["a:1", "b:2"],
+      foreground: true,
+      hostConfig: false,
+    });
     expect(await parsed([], "advertise: a:1")).toMatchObject({ advertise: ["a:1"] });
   });
 

@@ -13,6 +13,7 @@ function expiry(text: string, now: number | undefined): FieldFault[] {
   const path = ["spec", "expires"];
   const at = RFC3339.test(text) ? Date.parse(text) : Number.NaN;
   if (Number.isNaN(at)) return [fault(path, "must be a time such as 2030-01-31T12:00:00Z (RFC 3339)", text)];
-  if (now !== undefined && at <= now) return [fault(path, `is in the past (it is now ${new Date(now).toISOString()}); nobody could use the token`, text)];
+  if (now !== undefined && at <= now)
+    return [fault(path, `is in the past (it is now ${new Date(now).toISOString()}); nobody could use the token`, text)];
   return [];
 }

@@ -42,10 +42,12 @@ function ports(own: MeshNetworkSpec["ports"]): FieldFault[] {
   const faults: FieldFault[] = [];
   const path = ["spec", "ports"];
   const last = own.links + LINK_PORTS;
-  if (last > 65535) faults.push(fault([...path, "links"], `must be at most ${65535 - LINK_PORTS}: links use the ${LINK_PORTS} ports after it`, own.links));
+  if (last > 65535)
+    faults.push(fault([...path, "links"], `must be at most ${65535 - LINK_PORTS}: links use the ${LINK_PORTS} ports after it`, own.links));
   if (own.mesh === own.gateway) faults.push(fault([...path, "gateway"], "is the port of the mesh too; choose another", own.gateway));
   for (const name of ["mesh", "gateway"] as const) {
-    if (own[name] > own.links && own[name] <= last) faults.push(fault([...path, name], `is inside the ports of the links, ${own.links + 1} to ${last}`, own[name]));
+    if (own[name] > own.links && own[name] <= last)
+      faults.push(fault([...path, name], `is inside the ports of the links, ${own.links + 1} to ${last}`, own[name]));
   }
   if (own.echo === own.state) faults.push(fault([...path, "state"], "is the port of the path probes too; choose another", own.state));
   return faults;

@@ -16,11 +16,19 @@ export function validateMeshRoute(spec: MeshRouteSpec): FieldFault[] {
   if (kinds.size > 1) {
     return [fault(["spec", "gateways"], "must be all addresses (routers on a LAN) or all nodes of the mesh; make two routes"), ...destinations(spec)];
   }
-  return [...destinations(spec), ...twice(spec), ...(kinds.has("address") ? lan(spec) : overlay(spec)), ...gatewayHealth(spec.health, ["spec", "health"])];
+  return [
+    ...destinations(spec),
+    ...twice(spec),
+    ...(kinds.has("address") ? lan(spec) : overlay(spec)),
+    ...gatewayHealth(spec.health, ["spec", "health"]),
+  ];
 }
 
 function destinations(spec: MeshRouteSpec): FieldFault[] {
-  return [...notReserved(spec.destinations, ["spec", "destinations"]), ...somethingLeft(spec.destinations, spec.excludedDestinations, ["spec", "excludedDestinations"])];
+  return [
+    ...notReserved(spec.destinations, ["spec", "destinations"]),
+    ...somethingLeft(spec.destinations, spec.excludedDestinations, ["spec", "excludedDestinations"]),
+  ];
 }
 
 function twice(spec: MeshRouteSpec): FieldFault[] {
@@ -33,13 +41,17 @@ function lan(spec: MeshRouteSpec): FieldFault[] {
   const faults = addresses.flatMap((address, i) => [
     ...unicast(address, ["spec", "gateways", i, "address"]),
     ...gatewayOutside(address, spec.destinations, spec.excludedDestinations, ["spec", "gateways", i, "address"]),
-    ...(hasFamily(spec.destinations, familyOf(address)) ? [] : [fault(["spec", "gateways", i, "address"], `is IPv${familyOf(address)}, but no destination is`, address)]),
+    ...(hasFamily(spec.destinations, familyOf(address))
+      ? []
+      : [fault(["spec", "gateways", i, "address"], `is IPv${familyOf(address)}, but no destination is`, address)]),
   ]);
   for (const family of [4, 6] as const) {
     const i = spec.destinations.findIndex((text) => familyOf(text) === family);
-    if (i >= 0 && !hasFamily(addresses, family)) faults.push(fault(["spec", "destinations", i], `is IPv${family}, but no gateway is; add an IPv${family} gateway`, spec.destinations[i]));
+    if (i >= 0 && !hasFamily(addresses, family))
+      faults.push(fault(["spec", "destinations", i], `is IPv${family}, but no gateway is; add an IPv${family} gateway`, spec.destinations[i]));
   }
-  if (spec.health.type === "agent") faults.push(fault(["spec", "health", "type"], "agent works only where the gateways are nodes of the mesh; use icmp, tcp or http", "agent"));
+  if (spec.health.type === "agent")
+    faults.push(fault(["spec", "health", "type"], "agent works only where the gateways are nodes of the mesh; use icmp, tcp or http", "agent"));
   return [...faults, ...table(spec.table)];
 }
 
@@ -50,6 +62,7 @@ function overlay(spec: MeshRouteSpec): FieldFault[] {
 
 function table(number: number | undefined): FieldFault[] {
   if (number === undefined) return [];
-  if (number >= OWN_TABLES.first && number <= OWN_TABLES.last) return [fault(["spec", "table"], `tables ${OWN_TABLES.first} to ${OWN_TABLES.last} are Isthmus' own; choose another`, number)];
+  if (number >= OWN_TABLES.first && number <= OWN_TABLES.last)
+    return [fault(["spec", "table"], `tables ${OWN_TABLES.first} to ${OWN_TABLES.last} are Isthmus' own; choose another`, number)];
   return number === LOCAL_TABLE ? [fault(["spec", "table"], "is the kernel's table of local addresses; choose another", number)] : [];
 }

@@ -33,13 +33,21 @@ export function exactlyOne(object: Record<string, unknown>, names: readonly stri
 }
 
 /** The member that an enum-tagged object's type names is there, and no other. `needed` maps a type to its member. */
-export function tagged(object: Record<string, unknown>, tag: string, needed: Readonly<Record<string, { readonly member: string; readonly required: boolean }>>, path: Path): FieldFault[] {
+export function tagged(
+  object: Record<string, unknown>,
+  tag: string,
+  needed: Readonly<Record<string, { readonly member: string; readonly required: boolean }>>,
+  path: Path,
+): FieldFault[] {
   const type = String(object[tag]);
   const own = needed[type];
   const faults: FieldFault[] = [];
   if (own?.required === true && object[own.member] === undefined) faults.push(fault([...path, own.member], `is required with ${tag} ${type}`));
   for (const { member } of Object.values(needed)) {
-    if (member !== own?.member && object[member] !== undefined) faults.push(fault([...path, member], `has no meaning with ${tag} ${type}; remove it or set ${tag} to ${typeOf(member, needed)}`, object[member]));
+    if (member !== own?.member && object[member] !== undefined)
+      faults.push(
+        fault([...path, member], `has no meaning with ${tag} ${type}; remove it or set ${tag} to ${typeOf(member, needed)}`, object[member]),
+      );
   }
   return faults;
 }
@@ -62,7 +70,13 @@ export function somethingLeft(destinations: readonly string[], excluded: readonl
 }
 
 /** A router's own address is not among what is reached through it: its route would point into itself. */
-export function gatewayOutside(gateway: string, destinations: readonly string[], excluded: readonly string[] | undefined, path: Path, remedy = "list the gateway's LAN in excludedDestinations"): FieldFault[] {
+export function gatewayOutside(
+  gateway: string,
+  destinations: readonly string[],
+  excluded: readonly string[] | undefined,
+  path: Path,
+  remedy = "list the gateway's LAN in excludedDestinations",
+): FieldFault[] {
   const ip = parseIp(gateway);
   const host = { ...ip, bits: width(ip.family) };
   if (excluded?.some((text) => contains(parseCidr(text), host)) === true) return [];

@@ -12,7 +12,9 @@ export function validateSite(spec: SiteSpec): FieldFault[] {
 
 /** A subnet is a LAN. Carrying everything is an egress gateway's work, with its own safeguards. */
 function defaultRoute(subnets: readonly string[]): FieldFault[] {
-  return subnets.flatMap((text, i) => (parseCidr(text).bits > 1 ? [] : [fault(["spec", "subnets", i], "is not a LAN; use an EgressGateway for the default route", text)]));
+  return subnets.flatMap((text, i) =>
+    parseCidr(text).bits > 1 ? [] : [fault(["spec", "subnets", i], "is not a LAN; use an EgressGateway for the default route", text)],
+  );
 }
 
 function doubled(subnets: readonly string[]): FieldFault[] {

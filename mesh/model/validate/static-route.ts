@@ -9,7 +9,17 @@ export function validateStaticRoute(spec: StaticRouteSpec): FieldFault[] {
   return [
     ...notReserved(spec.destinations, ["spec", "destinations"]),
     ...unicast(spec.gateway, ["spec", "gateway"]),
-    ...gatewayOutside(spec.gateway, spec.destinations, undefined, ["spec", "gateway"], "make a MeshRoute with the gateway's LAN in excludedDestinations"),
-    ...spec.destinations.flatMap((text, i) => (familyOf(text) === family ? [] : [fault(["spec", "destinations", i], `is IPv${familyOf(text)}, but the gateway ${spec.gateway} is IPv${family}`, text)])),
+    ...gatewayOutside(
+      spec.gateway,
+      spec.destinations,
+      undefined,
+      ["spec", "gateway"],
+      "make a MeshRoute with the gateway's LAN in excludedDestinations",
+    ),
+    ...spec.destinations.flatMap((text, i) =>
+      familyOf(text) === family
+        ? []
+        : [fault(["spec", "destinations", i], `is IPv${familyOf(text)}, but the gateway ${spec.gateway} is IPv${family}`, text)],
+    ),
   ];
 }

@@ -21,13 +21,21 @@ export function validateVirtualIP(spec: Spec): FieldFault[] {
 
 function checks(check: Check, path: Path): FieldFault[] {
   return [
-    ...tagged(check, "type", { tcp: { member: "tcp", required: true }, http: { member: "http", required: true }, exec: { member: "exec", required: true } }, path),
+    ...tagged(
+      check,
+      "type",
+      { tcp: { member: "tcp", required: true }, http: { member: "http", required: true }, exec: { member: "exec", required: true } },
+      path,
+    ),
     ...durationWithin(check.interval, "10ms", "1h", [...path, "interval"]),
   ];
 }
 
 function ports(server: NonNullable<Spec["ports"]>[number], path: Path): FieldFault[] {
-  return [...exactlyOne(server, ["backends", "backendSelector"], path), ...(server.check === undefined ? [] : checks(server.check, [...path, "check"]))];
+  return [
+    ...exactlyOne(server, ["backends", "backendSelector"], path),
+    ...(server.check === undefined ? [] : checks(server.check, [...path, "check"])),
+  ];
 }
 
 function vrrp(spec: Spec): FieldFault[] {
@@ -36,7 +44,8 @@ function vrrp(spec: Spec): FieldFault[] {
   const path = ["spec", "vrrp"];
   if (spec.scope === "Overlay") return [fault(path, "has no meaning with scope Overlay; VRRP is for scope Lan")];
   const faults = durationWithin(own.advertInterval, "10ms", "40s", [...path, "advertInterval"]);
-  if (own.version === 3 && own.authPass !== undefined) faults.push(fault([...path, "authPass"], "VRRP version 3 has no authentication (RFC 5798); use version 2 or remove it"));
+  if (own.version === 3 && own.authPass !== undefined)
+    faults.push(fault([...path, "authPass"], "VRRP version 3 has no authentication (RFC 5798); use version 2 or remove it"));
   if (own.version === 2 && familyOf(spec.address) === 6) faults.push(fault([...path, "version"], "VRRP version 2 has no IPv6; use version 3", 2));
   return faults;
 }

@@ -18,8 +18,18 @@ function resource(raw: unknown): Resource {
   return parsed;
 }
 
-const egress = (spec: object): unknown => ({ apiVersion: API, kind: "EgressGateway", metadata: { name: "web" }, spec: { destinations: ["34.160.111.145"], gateways: [{ site: "do" }], ...spec } });
-const route = (spec: object): unknown => ({ apiVersion: API, kind: "MeshRoute", metadata: { name: "r" }, spec: { destinations: ["34.160.111.145"], gateways: [{ address: "10.116.0.5" }], ...spec } });
+const egress = (spec: object): unknown => ({
+  apiVersion: API,
+  kind: "EgressGateway",
+  metadata: { name: "web" },
+  spec: { destinations: ["34.160.111.145"], gateways: [{ site: "do" }], ...spec },
+});
+const route = (spec: object): unknown => ({
+  apiVersion: API,
+  kind: "MeshRoute",
+  metadata: { name: "r" },
+  spec: { destinations: ["34.160.111.145"], gateways: [{ address: "10.116.0.5" }], ...spec },
+});
 const site = (spec: object): unknown => ({ apiVersion: API, kind: "Site", metadata: { name: "dc1" }, spec: { kind: "onprem", ...spec } });
 const network = (spec: object): unknown => ({ apiVersion: API, kind: "MeshNetwork", metadata: { name: "isthmus" }, spec });
 
@@ -33,7 +43,12 @@ describe("a document that is right", () => {
   });
 
   it("may be DigitalOcean's StaticRoute as it is", () => {
-    const parsed = resource({ apiVersion: "networking.digitalocean.com/v1", kind: "StaticRoute", metadata: { name: "primary" }, spec: { destinations: ["34.160.111.145"], gateway: "10.116.0.5" } });
+    const parsed = resource({
+      apiVersion: "networking.digitalocean.com/v1",
+      kind: "StaticRoute",
+      metadata: { name: "primary" },
+      spec: { destinations: ["34.160.111.145"], gateway: "10.116.0.5" },
+    });
     expect(parsed.spec).toEqual({ destinations: ["34.160.111.145/32"], gateway: "10.116.0.5" });
   });
 
@@ -41,7 +56,14 @@ describe("a document that is right", () => {
     const parsed = resource({
       apiVersion: "networking.digitalocean.com/v1",
       kind: "StaticRoute",
-      metadata: { name: "primary", uid: "0b4", generation: 3, resourceVersion: "77", managedFields: [{}], finalizers: ["kopf.zalando.org/KopfFinalizerMarker"] },
+      metadata: {
+        name: "primary",
+        uid: "0b4",
+        generation: 3,
+        resourceVersion: "77",
+        managedFields: [{}],
+        finalizers: ["kopf.zalando.org/KopfFinalizerMarker"],
+      },
       spec: { destinations: ["34.160.111.145"], gateway: "10.116.0.5" },
       status: { create_fn: [] },
     });
@@ -73,7 +95,9 @@ describe("what a document is", () => {
   });
 
   it("names the right apiVersion", () => {
-    expect(faults({ ...(site({}) as object), apiVersion: "isthmus.dev/v1" })).toEqual([expect.objectContaining({ path: "apiVersion", value: "isthmus.dev/v1", suggestion: API })]);
+    expect(faults({ ...(site({}) as object), apiVersion: "isthmus.dev/v1" })).toEqual([
+      expect.objectContaining({ path: "apiVersion", value: "isthmus.dev/v1", suggestion: API }),
+    ]);
     expect(faults({ ...(site({}) as object), apiVersion: undefined })[0]).toMatchObject({ path: "apiVersion", suggestion: API });
   });
 
@@ -106,7 +130,12 @@ describe("fields", () => {
     [site({ subnets: "10.0.0.0/8" }), "spec.subnets", "10.0.0.0/8", "must be a list, not a string"],
     [site({ subnets: ["10.0.0.1/8"] }), "spec.subnets[0]", "10.0.0.1/8", "host bits are set; did you mean 10.0.0.0/8 or 10.0.0.1/32?"],
     [site({ subnets: ["10.0.0.0/33"] }), "spec.subnets[0]", "10.0.0.0/33", "the prefix length must be 0 to 32"],
-    [site({ subnets: ["::ffff:10.0.0.0/104"] }), "spec.subnets[0]", "::ffff:10.0.0.0/104", "IPv4 inside IPv6 is not accepted; write the IPv4 address itself"],
+    [
+      site({ subnets: ["::ffff:10.0.0.0/104"] }),
+      "spec.subnets[0]",
+      "::ffff:10.0.0.0/104",
+      "IPv4 inside IPv6 is not accepted; write the IPv4 address itself",
+    ],
     [site({ labels: { "-x": "y" } }), 'spec.labels["-x"]', "y", /label key/],
     [site({ labels: { x: "a b" } }), "spec.labels.x", "a b", /letters, digits/],
     [egress({ destinations: [] }), "spec.destinations", [], "must have at least 1 item"],
@@ -128,7 +157,12 @@ describe("fields", () => {
   });
 
   it("never repeat a secret", () => {
-    const found = faults({ apiVersion: API, kind: "VirtualIP", metadata: { name: "v" }, spec: { address: "10.0.0.1", scope: "Lan", candidates: [{ nodeSelector: {} }], vrrp: { authPass: "much-too-long" } } });
+    const found = faults({
+      apiVersion: API,
+      kind: "VirtualIP",
+      metadata: { name: "v" },
+      spec: { address: "10.0.0.1", scope: "Lan", candidates: [{ nodeSelector: {} }], vrrp: { authPass: "much-too-long" } },
+    });
     expect(JSON.stringify(found)).not.toContain("much-too-long");
     expect(found[0]?.path).toBe("spec.vrrp.authPass");
   });
@@ -136,13 +170,28 @@ describe("fields", () => {
 
 describe("rules between fields", () => {
   it.each([
-    ["a gateway that is both an address and a node", route({ gateways: [{ address: "10.0.0.1", node: "a" }] }), "spec.gateways[0].node", /exactly one/],
+    [
+      "a gateway that is both an address and a node",
+      route({ gateways: [{ address: "10.0.0.1", node: "a" }] }),
+      "spec.gateways[0].node",
+      /exactly one/,
+    ],
     ["a gateway that is neither", route({ gateways: [{}] }), "spec.gateways[0]", /exactly one/],
     ["gateways of both sorts", route({ gateways: [{ address: "10.0.0.1" }, { node: "a" }] }), "spec.gateways", /two routes/],
     ["a gateway listed twice", route({ gateways: [{ address: "10.0.0.1" }, { address: "10.0.0.1" }] }), "spec.gateways[1]", /twice/],
-    ["a gateway inside its own destination (I9)", route({ destinations: ["10.116.0.0/20"] }), "spec.gateways[0].address", /inside its own destination 10.116.0.0\/20/],
+    [
+      "a gateway inside its own destination (I9)",
+      route({ destinations: ["10.116.0.0/20"] }),
+      "spec.gateways[0].address",
+      /inside its own destination 10.116.0.0\/20/,
+    ],
     ["a v6 destination without a v6 gateway", route({ destinations: ["2001:db8::/32", "34.0.0.0/8"] }), "spec.destinations[0]", /no gateway is/],
-    ["a v6 gateway without a v6 destination", route({ gateways: [{ address: "10.0.0.1" }, { address: "2001:db8::1" }] }), "spec.gateways[1].address", /no destination is/],
+    [
+      "a v6 gateway without a v6 destination",
+      route({ gateways: [{ address: "10.0.0.1" }, { address: "2001:db8::1" }] }),
+      "spec.gateways[1].address",
+      /no destination is/,
+    ],
     ["a multicast gateway", route({ gateways: [{ address: "224.0.0.1" }] }), "spec.gateways[0].address", /multicast/],
     ["a multicast destination (I9)", route({ destinations: ["224.1.0.0/16"] }), "spec.destinations[0]", /multicast/],
     ["a loopback destination (I9)", egress({ destinations: ["127.0.0.1"] }), "spec.destinations[0]", /loopback/],
@@ -155,14 +204,29 @@ describe("rules between fields", () => {
     ["an interval of zero", egress({ health: { interval: "0ms" } }), "spec.health.interval", /at least 10ms/],
     ["our own routing table", route({ table: 157 }), "spec.table", /Isthmus' own/],
     ["a table for nodes as gateways", route({ gateways: [{ node: "a" }], table: 100 }), "spec.table", /LAN only/],
-    ["an egress gateway by selector and site", egress({ gateways: [{ site: "a", nodeSelector: { a: "b" } }] }), "spec.gateways[0].site", /exactly one/],
+    [
+      "an egress gateway by selector and site",
+      egress({ gateways: [{ site: "a", nodeSelector: { a: "b" } }] }),
+      "spec.gateways[0].site",
+      /exactly one/,
+    ],
     ["an egress gateway by neither", egress({ gateways: [{}] }), "spec.gateways[0]", /none is set/],
     ["an empty gateway selector", egress({ gateways: [{ nodeSelector: {} }] }), "spec.gateways[0].nodeSelector", /empty/],
     ["snat Address without an address", egress({ snat: { type: "Address" } }), "spec.snat.address", /required with type Address/],
     ["an snat address with Masquerade", egress({ snat: { address: "1.2.3.4" } }), "spec.snat.address", /no meaning with type Masquerade/],
     ["an snat address of the other family", egress({ snat: { type: "Address", address: "2001:db8::1" } }), "spec.snat.address", /no destination is/],
-    ["an uplink check without its member", egress({ health: { uplink: [{ type: "icmp" }] } }), "spec.health.uplink[0].icmp", /required with type icmp/],
-    ["an uplink check without a target", egress({ health: { uplink: [{ type: "tcp", tcp: { port: 53 } }] } }), "spec.health.uplink[0].tcp.address", /required/],
+    [
+      "an uplink check without its member",
+      egress({ health: { uplink: [{ type: "icmp" }] } }),
+      "spec.health.uplink[0].icmp",
+      /required with type icmp/,
+    ],
+    [
+      "an uplink check without a target",
+      egress({ health: { uplink: [{ type: "tcp", tcp: { port: 53 } }] } }),
+      "spec.health.uplink[0].tcp.address",
+      /required/,
+    ],
     ["overlay and link ranges that overlap", network({ links: { v4: "10.101.128.0/17" } }), "spec.links.v4", /overlaps overlay.v4/],
     ["an overlay that is too small", network({ overlay: { v4: "10.0.0.0/30" } }), "spec.overlay.v4", /at least a \/29/],
     ["a v6 overlay that is not unique local", network({ overlay: { v6: "2001:db8::/48" } }), "spec.overlay.v6", /fc00::\/7/],
@@ -202,7 +266,11 @@ describe("a token's spec", () => {
   });
 
   it("is taken when it is right", () => {
-    expect(parseSpec("JoinToken", { site: "a", expires: "2031-01-01T00:00:00Z" }, { now })).toEqual({ site: "a", expires: "2031-01-01T00:00:00Z", uses: 1 });
+    expect(parseSpec("JoinToken", { site: "a", expires: "2031-01-01T00:00:00Z" }, { now })).toEqual({
+      site: "a",
+      expires: "2031-01-01T00:00:00Z",
+      uses: 1,
+    });
   });
 });
 
@@ -217,10 +285,15 @@ describe("a set of documents", () => {
   });
 
   it("refuses the same object twice", () => {
-    expect(parseDocuments([site({}), site({ kind: "cloud" })]).faults).toEqual([expect.objectContaining({ path: "metadata.name", value: "dc1", document: 1 })]);
+    expect(parseDocuments([site({}), site({ kind: "cloud" })]).faults).toEqual([
+      expect.objectContaining({ path: "metadata.name", value: "dc1", document: 1 }),
+    ]);
   });
 
   it("opens lists", () => {
-    expect(parseDocuments([{ apiVersion: "v1", kind: "List", items: [site({}), network({})] }]).resources.map((each) => each.kind)).toEqual(["Site", "MeshNetwork"]);
+    expect(parseDocuments([{ apiVersion: "v1", kind: "List", items: [site({}), network({})] }]).resources.map((each) => each.kind)).toEqual([
+      "Site",
+      "MeshNetwork",
+    ]);
   });
 });

@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { KINDS, type Kind } from "../../../mesh/model/resources.ts";
-import { patternFaults, structuralFaults, structuralObject, structuralSpec, structuralStatus, type StructuralSchema, toStructural } from "../../../mesh/model/structural.ts";
+import {
+  patternFaults,
+  structuralFaults,
+  structuralObject,
+  structuralSpec,
+  structuralStatus,
+  type StructuralSchema,
+  toStructural,
+} from "../../../mesh/model/structural.ts";
 
 const kinds = Object.keys(KINDS) as Kind[];
 
@@ -20,7 +28,9 @@ describe.each(kinds)("%s", (kind) => {
   });
 
   it("bounds every string that a user writes", () => {
-    const unbounded = fields(structuralSpec(kind)).filter(([, schema]) => schema.type === "string" && schema.maxLength === undefined && schema.enum === undefined);
+    const unbounded = fields(structuralSpec(kind)).filter(
+      ([, schema]) => schema.type === "string" && schema.maxLength === undefined && schema.enum === undefined,
+    );
     expect(unbounded.map(([path]) => path)).toEqual([]);
   });
 
@@ -59,5 +69,14 @@ describe("what has no structural form", () => {
 
   it("an array without a bound is told with its path", () => {
     expect(structuralFaults(toStructural(z.strictObject({ a: z.array(z.string().max(1)) })))).toEqual([".a: array without maxItems"]);
+  });
+});
+
+describe("every field", () => {
+  it.each(kinds)("of %s has a description, since `explain --schema` and the reference print it", (kind) => {
+    const all = [...fields(structuralSpec(kind), "spec"), ...fields(structuralStatus(kind), "status")];
+    expect(
+      all.filter(([path, schema]) => path.includes(".") && !path.endsWith("[]") && schema.description === undefined).map(([path]) => path),
+    ).toEqual([]);
   });
 });
