@@ -4,7 +4,7 @@
  */
 import type { PathId } from "../model/plan.ts";
 import type { Cidr, NodeName } from "../model/scalars.ts";
-import { familyOf, parseCidr } from "../net/ip.ts";
+import { familyOf } from "../net/ip.ts";
 import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
 import { serves } from "./claims.ts";
 import { GATEWAY_INTERFACE, hex, linkInterface, MARK_RETURN, MARK_UNDERLAY, marksOf } from "./layout.ts";
@@ -14,6 +14,8 @@ import type { DesiredInput, NftTable } from "./types.ts";
 import { clientSources, isGateway, overlayMtu } from "./wireguard.ts";
 
 const NOT_OURS_IN = 'iifname != "ism*" iifname != "lo"';
+/** Containers and virtual machines of this node may use what the node uses; machines of its networks may not. */
+const CONTAINER_BRIDGES = ["br-*", "cali*", "cilium*", "cni*", "docker*", "flannel*", "lxc*", "lxdbr*", "podman*", "veth*", "virbr*"];
 const NOT_OURS_OUT = 'oifname != "ism*" oifname != "lo"';
 
 /** A path that this node serves, with who may use it and whereto. */
@@ -170,8 +172,8 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
     rules.push(`iifname != "ism*" oifname "ism*" ${ip} saddr @own${family}_node accept`);
     rules.push(`iifname != "ism*" oifname "ism*" ${ip} saddr @lan${family}_site accept`);
   }
-  // Containers of this node (no router behind their bridge) may use what the node uses; machines of the underlay may not.
-  return [...rules, 'iifname "ism*" drop', ...uplinks(input).map((ifname) => `iifname "${ifname}" oifname "ism*" drop`)];
+  for (const name of CONTAINER_BRIDGES) rules.push(`iifname "${name}" oifname "ism*" accept`);
+  return [...rules, 'iifname "ism*" drop', 'oifname "ism*" drop'];
 }
 
 function translate(input: DesiredInput, served: readonly Served[]): string[] {
@@ -212,12 +214,6 @@ function rangeText({ plan }: DesiredInput): { v4: string; v6: string } {
 
 function linkNumbers(input: DesiredInput): number[] {
   return [...input.links].flatMap(([name, k]) => (input.plan.peers.has(name) ? [k] : [])).sort((a, b) => a - b);
-}
-
-/** Interfaces with a router behind them. */
-function uplinks({ host }: DesiredInput): string[] {
-  const names = host.mainRoutes.flatMap(({ dev, via, dst }) => (dev !== undefined && (via !== undefined || parseCidr(dst).bits === 0) ? [dev] : []));
-  return [...new Set(names)].sort();
 }
 
 interface MarkWriter {

@@ -69,13 +69,21 @@ describe.runIf(isRoot)("a site's subnet", () => {
   });
 
   it("cannot pretend to be an overlay address", () => {
-    machine.sh("ip addr add 10.101.0.77/32 dev lo; ip route replace 10.101.0.0/16 via 172.20.88.11 src 10.101.0.77");
-    expect(machine.ok("ping -c1 -W1 10.101.0.1")).toBe(false);
-    machine.sh("ip route replace 10.101.0.0/16 via 172.20.88.11; ip addr del 10.101.0.77/32 dev lo");
+    const asked = (): string => /^Icmp: (?:\S+ ){8}(\S+)/m.exec(gateway.sh("grep '^Icmp: [0-9]' /proc/net/snmp"))?.[1] ?? "";
+    const before = asked();
+    machine.sh("ip addr add 10.101.0.77/32 dev lo");
+    expect(machine.ok("ping -c1 -W1 -I 10.101.0.77 10.101.0.1")).toBe(false);
+    expect(asked()).toBe(before);
+    machine.sh("ip addr del 10.101.0.77/32 dev lo");
+    expect(machine.ok("ping -c1 -W1 10.101.0.1")).toBe(true);
+    expect(Number(asked())).toBe(Number(before) + 1);
   });
 
   it("does not carry machines of other networks into the overlay", () => {
-    machine.sh("ip addr add 192.0.2.66/24 dev eth0; ip route replace 10.101.0.0/16 via 192.0.2.1 src 192.0.2.66");
-    expect(machine.ok("ping -c1 -W1 10.101.0.2")).toBe(false);
+    gateway.sh("nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority -400; }; add rule ip watch out oifname ism0 ip saddr 192.0.2.66 counter'");
+    machine.sh("ip addr add 192.0.2.66/24 dev eth0; ip route replace 10.101.0.0/16 via 192.0.2.1");
+    expect(machine.ok("ping -c1 -W1 -I 192.0.2.66 10.101.0.2")).toBe(false);
+    expect(gateway.sh("nft list table ip watch")).toContain("counter packets 0 bytes 0");
+    gateway.sh("nft delete table ip watch");
   });
 });
