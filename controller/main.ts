@@ -57,7 +57,9 @@ export interface ControllerOptions {
   readonly log?: Logger;
   /** Ranges of the network, used at the first start only. */
   readonly network?: NetworkOptions;
-  /** Quiet time of a recovery in ms; for tests. */
+  /** Milliseconds since 1970; the system's clock when absent. */
+  readonly clock?: () => number;
+  /** Quiet time of a recovery in ms, after which it ends when nobody is missing; 30 s when absent. */
   readonly recoveryQuietMs?: number;
 }
 
@@ -74,7 +76,7 @@ export interface RunningController {
 /** @throws {IsthmusError} `PortTaken`, `NotRoot`, `FileMode`, `StoreDamaged`, `AlreadyRunning`, `DiskFull` … */
 export async function runController(options: ControllerOptions): Promise<RunningController> {
   const log = options.log ?? pino({ base: { part: "controller" } });
-  const now = Date.now;
+  const now = options.clock ?? Date.now;
   const newUid = randomUUID;
   const places = placesOf(options.data);
   privateFolder(places.data);
@@ -105,6 +107,8 @@ export async function runController(options: ControllerOptions): Promise<Running
       events,
       now,
       newUid,
+      surplus: () => hub.surplus(),
+      probe: () => hub.probeSurplus(),
       ...(options.recoveryQuietMs === undefined ? {} : { quietMs: options.recoveryQuietMs }),
       onChange: (active) => {
         hub.setRecovering(active);

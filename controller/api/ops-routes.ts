@@ -46,7 +46,7 @@ export function opsRoutes(app: FastifyInstance, services: Services): void {
       controller: services.name,
       position,
       recovering,
-      ...(recovering ? { missing: recovery.missing() } : {}),
+      ...(recovering ? { missing: recovery.missing(), surplus: Object.fromEntries(hub.surplus()) } : {}),
       nodes: { total: mirror.folder(kindFolder("MeshNode")).size, connected: agents.sessions.size },
       advertise: services.advertise(),
       pin: services.authority.pin,

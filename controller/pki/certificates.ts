@@ -12,8 +12,11 @@ const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as con
 const DAY = 86_400_000;
 /** Certificates are valid from before they are made, so that a node whose clock is a day behind accepts them. */
 const BACKDATE = 2 * DAY;
-/** Our own extension: what a node is, in JSON, signed by us; a UUID under 2.25 needs no registration (ITU-T X.667). */
-const MEMBERSHIP_OID = "2.25.245318472309827364410298371625340917283";
+/**
+ * Our own extension: what a node is, in JSON, signed by us. The arc 2.25 needs no registration (ITU-T X.667); the number under
+ * it is small because the ASN.1 library drops arcs of 128 bits (tried).
+ */
+const MEMBERSHIP_OID = "2.25.1574893210";
 
 export type Role = "node" | "admin" | "controller";
 

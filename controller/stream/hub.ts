@@ -12,6 +12,8 @@ export interface Receiver {
   readonly views: Set<string>;
   /** Views whose hash in a heartbeat was wrong. */
   readonly suspects: Set<string>;
+  /** During a recovery: views in which the agent holds, or may hold, more than this store knows. */
+  readonly surplus: Set<string>;
   write(frame: Buffer): void;
 }
 
@@ -30,6 +32,10 @@ export interface Hub {
   /** Answers bucket hashes. `fault`: a heartbeat had told of it, and something does differ. */
   answerBuckets(receiver: Receiver, view: string, hashes: readonly string[]): "fault" | "filled" | "same";
   setRecovering(recovering: boolean): void;
+  /** During a recovery: nodes that hold more than this store knows, with the views. */
+  surplus(): ReadonlyMap<NodeName, readonly string[]>;
+  /** During a recovery: asks them again. */
+  probeSurplus(): void;
 }
 
 export function createHub(options: { readonly network: string; readonly format: number; readonly now: () => number }): Hub {
@@ -117,9 +123,15 @@ export function createHub(options: { readonly network: string; readonly format: 
           continue;
         }
         const update = view.since(held.r, held.h);
-        if (update === "current" || recovering) continue;
-        receiver.write(update ?? messageFrame({ t: "want", v: id }));
+        if (update === "current") continue;
+        if (recovering) {
+          // The agent adds what it lacks and takes nothing away; its buckets then tell whether it holds more.
+          receiver.surplus.add(id);
+          receiver.write(view.full());
+        }
+        receiver.write(recovering || update === undefined ? messageFrame({ t: "want", v: id }) : update);
       }
+      if (recovering) for (const id of Object.keys(hello.views)) if (!wanted.includes(id)) receiver.surplus.add(id);
     },
     detach(receiver) {
       for (const id of [...receiver.views]) release(receiver, id);
@@ -140,12 +152,20 @@ export function createHub(options: { readonly network: string; readonly format: 
     answerBuckets(receiver, id, hashes) {
       const suspected = receiver.suspects.delete(id);
       const fill = receiver.views.has(id) ? live.get(id)?.fill(hashes) : undefined;
-      if (fill === undefined) return "same";
+      if (fill === undefined) receiver.surplus.delete(id);
+      if (fill === undefined || recovering) return "same";
       receiver.write(fill);
       return suspected ? "fault" : "filled";
     },
     setRecovering: (value) => {
       recovering = value;
+    },
+    surplus: () =>
+      new Map([...receivers].map(([node, set]) => [node, [...set].flatMap((receiver) => [...receiver.surplus]).sort()] as const).filter(([, views]) => views.length > 0)),
+    probeSurplus() {
+      for (const set of receivers.values()) {
+        for (const receiver of set) for (const id of receiver.surplus) if (receiver.views.has(id)) receiver.write(messageFrame({ t: "want", v: id }));
+      }
     },
   };
 }

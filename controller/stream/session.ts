@@ -67,6 +67,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       lastHeard: now(),
       views: new Set(),
       suspects: new Set(),
+      surplus: new Set(),
       write(frame) {
         if (socket.destroyed || !socket.writable) return;
         if (socket.writableLength > MAX_BUFFERED) {

@@ -1,0 +1,191 @@
+import { chmodSync, cpSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { restoreController, type RunningController } from "../../controller/main.ts";
+import { call, eventually, joinMachine, makeMachine, makeSite, makeToken, newNode, startController, temporaryFolder, type TestAgent } from "./harness.ts";
+
+interface Status {
+  recovering: boolean;
+  position: { epoch: number; revision: number; lineage: string };
+  missing?: string[];
+}
+
+const status = (controller: RunningController): Promise<Status> => call<Status>(controller, "GET", "/v1/status");
+
+/** Every agent that runs connects, and again whenever the controller asks it to. */
+async function reconnect(controller: RunningController, agents: readonly TestAgent[]): Promise<void> {
+  await Promise.all(agents.filter((agent) => !agent.connected).map((agent) => agent.connect(controller)));
+}
+
+describe("a backup of yesterday restored under running agents", () => {
+  test("loses no peer, gives no address twice, takes back who joined since, and voids old tokens", { timeout: 60_000 }, async () => {
+    const folder = temporaryFolder();
+    const first = await startController(folder.path);
+    await makeSite(first, "dc1");
+    const token = await makeToken(first, { site: "dc1", labels: { role: "edge" } });
+    const old = await newNode(first, token.secret, "old");
+    const backup = join(folder.path, "backup");
+    const bytes = await call<Buffer>(first, "GET", "/v1/backup");
+    writeFileSync(backup, bytes, { mode: 0o600 });
+    const newer = await newNode(first, token.secret, "newer");
+    await eventually(() => expect(old.view("mesh")?.has("peer/newer")).toBe(true));
+    const index = (newer.view("node/newer")?.get("self") as { index: number }).index;
+    await first.close();
+
+    const elsewhere = temporaryFolder();
+    await restoreController({ data: join(elsewhere.path, "data"), from: backup });
+    expect(statSync(join(elsewhere.path, "data", "pki", "root.key")).mode & 0o777).toBe(0o600);
+    const second = await startController(elsewhere.path, { recoveryQuietMs: 300 });
+    expect(await status(second)).toMatchObject({ recovering: true, position: { epoch: 2 } });
+    await expect(makeToken(second, { site: "dc1" })).rejects.toMatchObject({ code: "Recovering" });
+    await expect(joinMachine(second, await makeMachine("stranger"), token.secret)).rejects.toMatchObject({ code: "Recovering" });
+    await expect(call(second, "DELETE", "/v1/resources/meshnodes/old")).rejects.toMatchObject({ code: "Recovering" });
+
+    await old.connect(second);
+    expect(old.messages.at(-1)).toMatchObject({ t: "hello", recovering: true });
+    expect(old.view("mesh")?.has("peer/newer")).toBe(true);
+    await newer.connect(second);
+    await eventually(async () => {
+      await reconnect(second, [old, newer]);
+      expect(await status(second)).toMatchObject({ recovering: false });
+    }, 15_000);
+    await eventually(async () => {
+      await reconnect(second, [old, newer]);
+      expect(old.view("mesh")?.get("peer/newer")).toMatchObject({ i: index });
+      expect(old.holdings.guarded).toBe(false);
+    });
+    expect(await call(second, "GET", "/v1/resources/meshnodes/newer")).toMatchObject({ spec: { index, labels: { role: "edge" } } });
+    await expect(joinMachine(second, await makeMachine("late"), token.secret)).rejects.toMatchObject({ code: "TokenUnknown" });
+    const fresh = await newNode(second, (await makeToken(second, { site: "dc1" })).secret, "fresh");
+    expect((fresh.view("node/fresh")?.get("self") as { index: number }).index).toBeGreaterThan(index);
+    await second.close();
+    folder.remove();
+    elsewhere.remove();
+  });
+
+  test("waits for a node that does not come back until an admin confirms", async () => {
+    const folder = temporaryFolder();
+    const first = await startController(folder.path);
+    await makeSite(first, "dc1");
+    const { secret } = await makeToken(first, { site: "dc1" });
+    const here = await newNode(first, secret, "here");
+    await newNode(first, secret, "dead");
+    writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+    await first.close();
+    await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
+    const second = await startController(folder.path, { recoveryQuietMs: 0 });
+    await here.connect(second);
+    await eventually(async () => expect((await status(second)).missing).toEqual(["dead"]));
+    expect(await call(second, "POST", "/v1/recovery/confirm", {})).toMatchObject({ recovering: false, missing: ["dead"] });
+    await eventually(() => expect(here.connected).toBe(false));
+    await here.connect(second);
+    expect(here.messages.at(-1)).toMatchObject({ t: "hello", recovering: false });
+    expect(here.view("mesh")?.has("peer/dead")).toBe(true);
+    await second.close();
+    folder.remove();
+  });
+});
+
+test("an intent that was made after the backup keeps the recovery open until an admin confirms", async () => {
+  const folder = temporaryFolder();
+  const first = await startController(folder.path);
+  await makeSite(first, "dc1");
+  const { secret } = await makeToken(first, { site: "dc1" });
+  const agent = await newNode(first, secret, "agent");
+  writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  const route = { apiVersion: "networking.digitalocean.com/v1", kind: "StaticRoute", metadata: { name: "late" }, spec: { destinations: ["192.0.2.1"], gateway: "10.0.0.1" } };
+  await call(first, "POST", "/v1/apply", { documents: [route] });
+  await eventually(() => expect(agent.view("staticroute/late")?.size).toBe(2));
+  await first.close();
+  await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
+  const second = await startController(folder.path, { recoveryQuietMs: 0 });
+  await agent.connect(second);
+  await eventually(async () => expect(await status(second)).toMatchObject({ recovering: true, missing: [], surplus: { agent: ["staticroute/late"] } }));
+  expect(agent.view("staticroute/late")?.size).toBe(2);
+  await call(second, "POST", "/v1/recovery/confirm", {});
+  await eventually(() => expect(agent.connected).toBe(false));
+  await agent.connect(second);
+  expect(agent.view("staticroute/late")).toBeUndefined();
+  await second.close();
+  folder.remove();
+});
+
+describe("the SQLite file copied to a second controller", () => {
+  test("puts that controller into Recovery as soon as an agent that saw more calls, and no peer is lost", async () => {
+    const folder = temporaryFolder();
+    const copy = temporaryFolder();
+    const first = await startController(folder.path);
+    await makeSite(first, "dc1");
+    const { secret } = await makeToken(first, { site: "dc1" });
+    const agent = await newNode(first, secret, "agent");
+    await first.close();
+    cpSync(join(folder.path, "data"), join(copy.path, "data"), { recursive: true });
+    for (const folder of ["data", "data/pki"]) chmodSync(join(copy.path, folder), 0o700);
+    const again = await startController(folder.path);
+    await agent.connect(again);
+    const peer = await newNode(again, secret, "peer");
+    await eventually(() => expect(agent.view("mesh")?.has("peer/peer")).toBe(true));
+    await again.close();
+
+    const second = await startController(copy.path, { recoveryQuietMs: 600_000 });
+    expect(await status(second)).toMatchObject({ recovering: false });
+    await agent.connect(second);
+    await eventually(async () => expect(await status(second)).toMatchObject({ recovering: true }));
+    await eventually(() => expect(agent.messages.findLast((message) => message.t === "hello")).toMatchObject({ recovering: true }));
+    expect(agent.view("mesh")?.has("peer/peer")).toBe(true);
+    await peer.connect(second);
+    await eventually(async () => expect(await call(second, "GET", "/v1/resources/meshnodes/peer")).toMatchObject({ spec: { index: 2 } }));
+    await second.close();
+    folder.remove();
+    copy.remove();
+  });
+});
+
+describe("restore", () => {
+  test("refuses a file that is no backup, and keeps a damaged store aside", async () => {
+    const folder = temporaryFolder();
+    const controller = await startController(folder.path);
+    await makeSite(controller, "dc1");
+    const backup = join(folder.path, "backup");
+    writeFileSync(backup, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+    const data = join(folder.path, "data");
+    await expect(restoreController({ data, from: backup })).rejects.toMatchObject({ code: "AlreadyRunning" });
+    await controller.close();
+    const store = readFileSync(join(data, "store.db"));
+    store.fill(0x55, 0, 4096);
+    writeFileSync(join(data, "store.db"), store);
+    await expect(startController(folder.path)).rejects.toMatchObject({ code: "StoreDamaged", remedy: expect.stringContaining("isthmus restore") });
+    writeFileSync(join(folder.path, "rubbish"), "rubbish");
+    await expect(restoreController({ data, from: join(folder.path, "rubbish") })).rejects.toMatchObject({ code: "BadRequest" });
+    await expect(restoreController({ data, from: join(folder.path, "absent") })).rejects.toMatchObject({ code: "NotFound" });
+    await restoreController({ data, from: backup });
+    const restored = await startController(folder.path);
+    expect(await call(restored, "GET", "/v1/resources/sites/dc1")).toMatchObject({ kind: "Site" });
+    await restored.close();
+    folder.remove();
+  });
+});
+
+test("a node that was forgotten comes back with its address, which was given to nobody else (I6), but not to a name that is taken", async () => {
+  const folder = temporaryFolder();
+  const first = await startController(folder.path);
+  await makeSite(first, "dc1");
+  const { secret } = await makeToken(first, { site: "dc1" });
+  writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  const [forgotten, replaced] = await Promise.all(["forgotten", "replaced"].map((name) => newNode(first, secret, name)));
+  if (forgotten === undefined || replaced === undefined) throw new Error("no nodes");
+  const { index } = forgotten.view("node/forgotten")?.get("self") as { index: number };
+  await first.close();
+  await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
+  const second = await startController(folder.path, { recoveryQuietMs: 600_000 });
+  await call(second, "POST", "/v1/recovery/confirm", {});
+  const token = (await makeToken(second, { site: "dc1" })).secret;
+  const newcomer = await newNode(second, token, "newcomer");
+  await joinMachine(second, { ...(await makeMachine("other-machine")), name: "replaced" }, token);
+  expect((newcomer.view("node/newcomer")?.get("self") as { index: number }).index).toBeGreaterThan(2);
+  await forgotten.connect(second);
+  await eventually(async () => expect(await call(second, "GET", "/v1/resources/meshnodes/forgotten")).toMatchObject({ spec: { index } }));
+  await expect(replaced.connect(second)).rejects.toMatchObject({ code: "Unauthenticated" });
+  await second.close();
+  folder.remove();
+});

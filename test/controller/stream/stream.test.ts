@@ -1,0 +1,182 @@
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { RunningController } from "../../../controller/main.ts";
+import { call, eventually, hashesOf, https, joinMachine, makeAgent, makeMachine, makeSite, makeToken, newNode, startController, temporaryFolder } from "../harness.ts";
+
+const egress = (destinations: string[]): unknown => ({
+  apiVersion: "isthmus.dev/v1alpha1",
+  kind: "EgressGateway",
+  metadata: { name: "web" },
+  spec: { destinations, gateways: [{ nodeSelector: { role: "gw" } }], sources: { nodeSelector: { role: "client" } } },
+});
+
+describe("the stream", () => {
+  const folder = temporaryFolder();
+  let controller: RunningController;
+  let secret: string;
+  beforeAll(async () => {
+    controller = await startController(folder.path);
+    await makeSite(controller, "dc1");
+    ({ secret } = await makeToken(controller, { site: "dc1" }));
+  });
+  afterAll(async () => {
+    await controller.close();
+    folder.remove();
+  });
+
+  test("an agent that comes back gets only what changed, and nothing when nothing did", async () => {
+    const agent = await newNode(controller, secret, "resume");
+    await agent.disconnect();
+    const before = agent.bytes;
+    await agent.connect(controller);
+    agent.beat();
+    expect(agent.messages.filter((message) => message.t !== "hello")).toEqual([]);
+    expect(agent.bytes - before).toBeLessThan(300);
+    await agent.disconnect();
+    agent.messages.length = 0;
+    const other = await newNode(controller, secret, "resume-other");
+    await agent.connect(controller);
+    await eventually(() => expect(agent.view("mesh")?.has("peer/resume-other")).toBe(true));
+    expect(agent.messages.map((message) => message.t)).toEqual(["hello", "delta"]);
+    await Promise.all([agent.disconnect(), other.disconnect()]);
+  });
+
+  test("an agent whose view was damaged gets the buckets that differ and the fault is counted", async () => {
+    const agent = await newNode(controller, secret, "damaged");
+    const mesh = agent.holdings.views.get("mesh");
+    if (mesh === undefined) throw new Error("no mesh view");
+    const data = new Map(mesh.view.data);
+    data.delete("peer/damaged");
+    agent.holdings = { ...agent.holdings, views: new Map(agent.holdings.views).set("mesh", { ...mesh, view: { ...mesh.view, data, sums: new Uint32Array(512) } }) };
+    agent.beat();
+    await eventually(() => expect(agent.view("mesh")?.has("peer/damaged")).toBe(true));
+    const fill = agent.messages.find((message) => message.t === "fill");
+    expect(fill).toMatchObject({ v: "mesh", b: expect.any(Array) });
+    await eventually(async () => expect(await call(controller, "GET", "/v1/status")).toMatchObject({ faults: { hashFaults: 1 } }));
+    await agent.disconnect();
+  });
+
+  test("views come and go with the audience, and only the key that changed crosses the wire", async () => {
+    const gateway = await newNode(controller, secret, "gw", { endpoints: ["203.0.113.9:51820"] });
+    const client = await newNode(controller, secret, "client");
+    const bystander = await newNode(controller, secret, "bystander");
+    for (const [name, role] of [["gw", "gw"], ["client", "client"]] as const) await call(controller, "PATCH", `/v1/resources/meshnodes/${name}/labels`, { set: { role } });
+    await call(controller, "POST", "/v1/apply", { documents: [egress(["198.51.100.0/24"])] });
+    await eventually(() => {
+      expect(client.view("egress/web")?.get("d/198.51.100.0/24")).toBe(1);
+      expect(gateway.view("egress/web")?.has("path")).toBe(true);
+      expect(gateway.view("node/gw")?.has("serve/egress/web")).toBe(true);
+    });
+    expect(bystander.view("egress/web")).toBeUndefined();
+    client.messages.length = 0;
+    await call(controller, "POST", "/v1/apply", { documents: [egress(["198.51.100.0/24", "192.0.2.7/32"])] });
+    await eventually(() => expect(client.view("egress/web")?.has("d/192.0.2.7/32")).toBe(true));
+    expect(client.messages.filter((message) => message.t === "delta")).toEqual([expect.objectContaining({ v: "egress/web", p: { "d/192.0.2.7/32": 1 } })]);
+    await call(controller, "DELETE", "/v1/resources/egressgateways/web");
+    await eventually(() => expect(client.view("egress/web")).toBeUndefined());
+    await eventually(() => expect(hashesOf(client.holdings)["mesh"]).toBe(hashesOf(gateway.holdings)["mesh"]));
+    await Promise.all([gateway, client, bystander].map((agent) => agent.disconnect()));
+  });
+
+  test("a node that moved to another address is followed, and the same report twice changes nothing", async () => {
+    const mover = await newNode(controller, secret, "mover", { endpoints: ["203.0.113.20:51820"] });
+    const peer = await newNode(controller, secret, "mover-peer");
+    mover.report({ endpoints: ["203.0.113.21:51820"] as never });
+    await eventually(() => expect(peer.view("mesh")?.get("peer/mover")).toMatchObject({ e: ["203.0.113.21:51820"] }));
+    const { revision } = await call<{ revision: number }>(controller, "GET", "/v1/resources/sites");
+    mover.report({ endpoints: ["203.0.113.21:51820"] as never, handshakes: { peers: 3, fresh: 2 } });
+    await eventually(async () => expect(await call(controller, "GET", "/v1/resources/meshnodes/mover")).toMatchObject({ status: { handshakes: { peers: 3, fresh: 2 }, connected: true } }));
+    expect(await call(controller, "GET", "/v1/resources/sites")).toMatchObject({ revision });
+    await Promise.all([mover.disconnect(), peer.disconnect()]);
+  });
+
+  test("what an agent claims without a grant stays pending and reaches nobody (I11)", async () => {
+    const liar = await newNode(controller, secret, "liar");
+    const peer = await newNode(controller, secret, "liar-peer");
+    liar.report({ advertise: ["0.0.0.0/0", "10.9.0.0/16"] as never });
+    await eventually(async () => {
+      const node = await call<{ status: { pendingCidrs?: string[] } }>(controller, "GET", "/v1/resources/meshnodes/liar");
+      expect(node.status.pendingCidrs).toEqual(expect.arrayContaining(["0.0.0.0/0", "10.9.0.0/16"]));
+    });
+    expect(peer.view("mesh")?.get("peer/liar")).not.toHaveProperty("a");
+    await Promise.all([liar.disconnect(), peer.disconnect()]);
+  });
+
+  test("an agent speaks only for itself: a hello with another's name is refused (I11)", async () => {
+    const machine = await makeMachine("honest");
+    const joined = await joinMachine(controller, machine, secret);
+    const agent = makeAgent({ ...machine, name: "resume" }, joined);
+    await agent.connect(controller);
+    expect(agent.messages).toEqual([expect.objectContaining({ t: "refused", code: "Forbidden" })]);
+    await eventually(() => expect(agent.connected).toBe(false));
+  });
+
+  test("a deleted node is told at once, and again whenever it calls, and may join anew", async () => {
+    const agent = await newNode(controller, secret, "gone");
+    const away = await newNode(controller, secret, "gone-away");
+    await away.disconnect();
+    for (const name of ["gone", "gone-away"]) await call(controller, "DELETE", `/v1/resources/meshnodes/${name}`);
+    await eventually(() => expect(agent.messages.at(-1)).toEqual({ t: "removed", node: "gone" }));
+    await away.connect(controller);
+    expect(away.messages.at(-1)).toEqual({ t: "removed", node: "gone-away" });
+    await expect(joinMachine(controller, away.machine, undefined)).rejects.toMatchObject({ code: "NodeRemoved" });
+    const again = makeAgent(away.machine, await joinMachine(controller, away.machine, secret));
+    await again.connect(controller);
+    expect(again.messages.at(-1)).toMatchObject({ t: "hello" });
+    await again.disconnect();
+  });
+
+  test("`leave` takes the node out", async () => {
+    const agent = await newNode(controller, secret, "leaver");
+    agent.send({ t: "leave" });
+    await eventually(() => expect(agent.messages.at(-1)).toEqual({ t: "removed", node: "leaver" }));
+    await expect(call(controller, "GET", "/v1/resources/meshnodes/leaver")).rejects.toMatchObject({ code: "NotFound" });
+  });
+
+  test("a cloned disk is refused by its machine id; a clone of the whole machine by its boot id; the real one stays", async () => {
+    const real = await newNode(controller, secret, "cloned");
+    const joined = await joinMachine(controller, real.machine, undefined);
+    const otherMachine = makeAgent({ ...real.machine, machineId: "f".repeat(64) }, joined);
+    await otherMachine.connect(controller);
+    expect(otherMachine.messages.at(-1)).toMatchObject({ t: "refused", code: "CloneDetected" });
+    expect(real.connected).toBe(true);
+    const clone = makeAgent({ ...real.machine, bootId: randomUUID() }, joined);
+    await clone.connect(controller);
+    await eventually(() => expect(real.connected).toBe(false));
+    await real.connect(controller);
+    await eventually(() => expect(clone.messages.at(-1)).toMatchObject({ t: "refused", code: "CloneDetected" }));
+    await clone.connect(controller);
+    expect(clone.messages.at(-1)).toMatchObject({ t: "refused", code: "CloneDetected" });
+    expect(real.connected).toBe(true);
+    const { items } = await call<{ items: { reason: string }[] }>(controller, "GET", "/v1/events?about=node%2Fcloned");
+    expect(items.map((event) => event.reason)).toContain("CloneDetected");
+    await real.disconnect();
+  });
+
+  test("a revoked node is cut off and may not come back, also not by renewing", async () => {
+    const agent = await newNode(controller, secret, "revoked");
+    await call(controller, "POST", "/v1/nodes/revoked/revoke");
+    await eventually(() => expect(agent.messages.at(-1)).toMatchObject({ t: "refused", code: "CertificateRevoked" }));
+    await agent.connect(controller);
+    expect(agent.messages.at(-1)).toMatchObject({ t: "refused", code: "CertificateRevoked" });
+    await expect(joinMachine(controller, agent.machine, undefined)).rejects.toMatchObject({ code: "CertificateRevoked" });
+  });
+
+  test("explain is asked from the node, and a node that is away is named", async () => {
+    const agent = await newNode(controller, secret, "asked");
+    agent.onAsk = (what, body) => ({ what, ...(body as object) });
+    expect(await call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).toEqual({ what: "explain", destination: "192.0.2.1" });
+    await agent.disconnect();
+    await eventually(() => expect(call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "Unreachable" }));
+    await expect(call(controller, "GET", "/v1/nodes/nobody/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "NotFound" });
+  });
+
+  test("without a certificate, or with a node's, the API stays shut", async () => {
+    expect(await https(controller, "GET", "/v1/resources/meshnodes")).toMatchObject({ status: 401, body: { code: "Unauthenticated" } });
+    const machine = await makeMachine("curious");
+    const joined = await joinMachine(controller, machine, secret);
+    const credentials = { key: machine.key, cert: joined.certificate };
+    expect(await https(controller, "GET", "/v1/resources/meshnodes", undefined, credentials)).toMatchObject({ status: 403 });
+    expect(await https(controller, "GET", "/healthz")).toMatchObject({ status: 200 });
+  });
+});
