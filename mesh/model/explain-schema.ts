@@ -3,7 +3,7 @@ import { IsthmusError } from "../errors.ts";
 import { KIND_SUMMARIES } from "./summaries.ts";
 import { kindNamed, nearestKind } from "./parse.ts";
 import { KINDS, type Kind } from "./resources.ts";
-import { structuralObject, type StructuralSchema } from "./structural.ts";
+import { fieldOf, structuralObject, type StructuralSchema } from "./structural.ts";
 import { nearest } from "./suggest.ts";
 
 export interface ExplainOptions {
@@ -78,7 +78,7 @@ function descend(kind: Kind, names: readonly string[]): { schema: StructuralSche
   let path = kind.toLowerCase();
   for (const name of names) {
     const fields = fieldsOf(schema);
-    const next = fields?.properties?.[name];
+    const next = fieldOf(fields, name);
     if (fields === undefined || next === undefined) {
       const known = Object.keys(fields?.properties ?? {});
       const near = nearest(name, known);

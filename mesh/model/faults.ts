@@ -1,7 +1,7 @@
 /** What zod found wrong, in the words of this project: path, what is wrong, what stands there, what was meant. */
 import type { z } from "zod";
 import type { FieldFault } from "../errors.ts";
-import type { StructuralSchema } from "./structural.ts";
+import { fieldOf, type StructuralSchema } from "./structural.ts";
 import { nearest } from "./suggest.ts";
 
 export type Path = readonly (string | number)[];
@@ -128,7 +128,7 @@ function valueAt(raw: unknown, path: Path): unknown {
 
 function schemaAt(schema: StructuralSchema, path: Path): StructuralSchema | undefined {
   return path.reduce<StructuralSchema | undefined>(
-    (at, part) => (typeof part === "number" ? at?.items : (at?.properties?.[part] ?? at?.additionalProperties)),
+    (at, part) => (typeof part === "number" ? at?.items : (fieldOf(at, part) ?? at?.additionalProperties)),
     schema,
   );
 }

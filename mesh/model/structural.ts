@@ -61,6 +61,11 @@ export function structuralObject(kind: Kind, metadata: "ours" | "kubernetes" = "
   };
 }
 
+/** The schema of a field, by its own name only: `constructor` is no field of every object. */
+export function fieldOf(schema: StructuralSchema | undefined, name: string): StructuralSchema | undefined {
+  return schema?.properties !== undefined && Object.hasOwn(schema.properties, name) ? schema.properties[name] : undefined;
+}
+
 /** @throws {TypeError} with the path of the first part that has no structural form. */
 export function toStructural(schema: z.ZodType): StructuralSchema {
   return convert(z.toJSONSchema(schema, { io: "input", target: "openapi-3.0" }), "");

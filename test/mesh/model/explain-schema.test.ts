@@ -44,6 +44,7 @@ describe("explain --schema", () => {
     ["egresgateway", /did you mean egressgateway/],
     ["egress.spec.gatways", /did you mean "gateways"/],
     ["egress.spec.snat.type.x", /has no field "x"/],
+    ["egress.spec.constructor", /has no field "constructor"/],
   ])("says what was meant by %j", (path, message) => {
     expect(() => explainSchema(path)).toThrow(message);
   });
