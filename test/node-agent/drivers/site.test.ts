@@ -18,7 +18,7 @@ describe.runIf(isRoot)("a site's subnet", () => {
     wire = openLan("s");
     // One wire for all; only the gateway and the machine without an agent have addresses of the LAN.
     [gateway, remote, machine] = await Promise.all([
-      wire.machine("dc1", "192.0.2.1/24", "ip -n NS addr add 172.20.88.11/24 dev eth0"),
+      wire.machine("dc1", "192.0.2.1/24", "ip -n NS addr add 172.20.88.11/24 dev eth0; ip -n NS route add default via 192.0.2.254"),
       wire.machine("do1", "192.0.2.2/24", "ip -n NS route add default via 192.0.2.254"),
       wire.machine("lan", "172.20.88.50/24", "ip -n NS route add 10.101.0.0/16 via 172.20.88.11"),
     ]);
