@@ -1,7 +1,7 @@
 /** The way of a packet from this node, from the same data that the kernel state is made of, and why (I7). Pure. */
 import type { Choice, LinkView, Reason } from "../mesh/elect/types.ts";
 import { REASONS } from "../mesh/elect/types.ts";
-import { claimsOf } from "../mesh/kernel/claims.ts";
+import { claimsOf } from "../mesh/kernel/desired.ts";
 import { GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
 import { PrefixMap } from "../mesh/kernel/prefixes.ts";
 import { overlayRanges } from "../mesh/kernel/protection.ts";

@@ -1,6 +1,6 @@
 /** Per-resource results and events of one pass: what the controller and the user are told (I7). Pure. */
 import { REASONS } from "../mesh/elect/types.ts";
-import { claimsOf } from "../mesh/kernel/claims.ts";
+import { claimsOf } from "../mesh/kernel/desired.ts";
 import { pathSlots } from "../mesh/kernel/nexthops.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Refusal } from "../mesh/kernel/types.ts";

@@ -19,6 +19,8 @@ export interface TestMachine {
   start(what: string, options: Record<string, unknown>): ChildProcess;
   status(): Promise<AgentStatus>;
   agent(method: string, path: string): Promise<unknown>;
+  /** Power off, no goodbye. */
+  die(): void;
   /** Power off and on: every process dies, all kernel state of the machine is gone, the disk stays. */
   reboot(): Promise<void>;
 }
@@ -41,7 +43,7 @@ export function openNet(prefix: string): TestNet {
       for (const folder of ["data", "run"]) mkdirSync(join(dir, folder), { mode: 0o700 });
       writeFileSync(join(dir, "hosts"), "127.0.0.1 localhost\n");
       // A machine keeps its hardware address over a reboot; a new one would leave the others' ARP entries pointing nowhere.
-      const mac = `02:15:f0:00:00:${(address.split(".")[3] ?? "1").split("/")[0]?.padStart(2, "0")}`;
+      const mac = `02:15:f0:00:00:${Number.parseInt(address.split(".")[3] ?? "1", 10).toString(16).padStart(2, "0")}`;
       let holder: ChildProcess | undefined;
       const powerOff = (): void => {
         const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" }).stdout.split("\n").filter((pid) => pid !== "");
@@ -49,7 +51,7 @@ export function openNet(prefix: string): TestNet {
         spawnSync("sh", ["-c", `ip netns del ${ns}; ip -n ${bridge} link del v-${name}`], { stdio: "ignore" });
       };
       const powerOn = async (): Promise<void> => {
-        sh(`ip netns add ${ns}; ip link add eth0 netns ${ns} address ${mac} type veth peer name v-${name} netns ${bridge}; ip -n ${bridge} link set v-${name} master br0 up
+        sh(`set -e; ip netns add ${ns}; ip link add eth0 netns ${ns} address ${mac} type veth peer name v-${name} netns ${bridge}; ip -n ${bridge} link set v-${name} master br0 up
             ip -n ${ns} link set lo up; ip -n ${ns} link set eth0 up; ip -n ${ns} addr add ${address} dev eth0; ${setup.replaceAll("NS", ns)}`);
         const script = `mkdir -p /var/run/wireguard && mount -t tmpfs tmpfs /var/run/wireguard && mount --bind ${dir}/hosts /etc/hosts && echo ready && exec sleep infinity`;
         const made = spawn("nsenter", [`--net=/run/netns/${ns}`, "unshare", "-m", "sh", "-c", script], { stdio: ["ignore", "pipe", "ignore"] });
@@ -86,6 +88,7 @@ export function openNet(prefix: string): TestNet {
         },
         status: async () => (await agent("GET", "/status")) as AgentStatus,
         agent,
+        die: powerOff,
         async reboot() {
           powerOff();
           boots++;

@@ -1,4 +1,4 @@
-/** Entry point of the processes that tests start inside a machine: `controller`, `join`, `run`, `leave` or `cleanup`, options as JSON. */
+/** Entry point of the processes that tests start inside a machine: `controller`, `whoami`, `join`, `run`, `leave` or `cleanup`, options as JSON. */
 const [what, json = "{}"] = process.argv.slice(2);
 const options = JSON.parse(json) as { data: string; run: string; token: string; name: string; listen: string; advertise: string[]; socket: string };
 const abort = new AbortController();
@@ -12,6 +12,11 @@ try {
     const running = await runController({ ...options, signal });
     log(`listening on ${running.address}`);
     await running.closed;
+  } else if (what === "whoami") {
+    // The internet: answers with the address that a request came from.
+    const { createServer } = await import("node:http");
+    createServer((request, response) => response.end(request.socket.remoteAddress)).listen(80, "0.0.0.0");
+    await new Promise((done) => signal.addEventListener("abort", done));
   } else {
     const { cleanupCommand, joinCommand, leaveCommand, runAgent } = await import("../../node-agent/main.ts");
     if (what === "join") await joinCommand({ ...options, foreground: true, signal, log });
