@@ -42,7 +42,11 @@ function applyOne(draft: Draft, operation: Operation): void {
       changePeers(draft, operation.link, (peers) => {
         takeFromOthers(peers, operation.peer);
         const endpoint = operation.endpoint ?? operation.before.endpoint;
-        peers.set(operation.peer.publicKey, { ...peers.get(operation.peer.publicKey), ...operation.peer, ...(endpoint === undefined ? {} : { endpoint }) });
+        peers.set(operation.peer.publicKey, {
+          ...peers.get(operation.peer.publicKey),
+          ...operation.peer,
+          ...(endpoint === undefined ? {} : { endpoint }),
+        });
       });
       return;
     case "peer.remove":
@@ -124,7 +128,7 @@ function takeFromOthers(peers: Map<WgPeer["publicKey"], WgPeer>, peer: WgPeer): 
 
 /** When a device goes, so do its nexthops, the groups that held nothing else, and all of their routes. */
 function flushDevice(draft: Draft, dev: string): void {
-  for (const nexthop of [...draft.nexthops.values()]) if (nexthop.dev === dev) flushNexthop(draft, nexthop.id);
+  for (const nexthop of draft.nexthops.values()) if (nexthop.dev === dev) flushNexthop(draft, nexthop.id);
   removeRoutes(draft, (route) => route.dev === dev);
 }
 

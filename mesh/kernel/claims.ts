@@ -33,7 +33,7 @@ let last: { plan: Plan; host: HostFacts; lan: string; claims: Claims } | undefin
 
 /** The same plan, host and LAN choices give the same object: elections change often, claims do not. */
 export function claimsOf(input: Pick<DesiredInput, "plan" | "host" | "lanChoices">): Claims {
-  const lan = JSON.stringify([...input.lanChoices].sort());
+  const lan = JSON.stringify([...input.lanChoices].sort(([a], [b]) => (a < b ? -1 : 1)));
   if (last?.plan !== input.plan || last.host !== input.host || last.lan !== lan) {
     last = { plan: input.plan, host: input.host, lan, claims: resolve(input) };
   }
@@ -87,7 +87,13 @@ function resolve({ plan, host, lanChoices }: Pick<DesiredInput, "plan" | "host" 
   return { overlay, lan, throws, kept, refusals };
 }
 
-function whyNot(claim: Claim, destination: Cidr, chosen: readonly IpAddress[], reachable: readonly IpAddress[], look: Lookup): Pick<Refusal, "why" | "detail"> | undefined {
+function whyNot(
+  claim: Claim,
+  destination: Cidr,
+  chosen: readonly IpAddress[],
+  reachable: readonly IpAddress[],
+  look: Lookup,
+): Pick<Refusal, "why" | "detail"> | undefined {
   const cidr = parsed(destination);
   if (claim.table !== undefined && OWN_TABLES.has(claim.table)) return { why: "Protected", detail: `table ${claim.table}, which belongs to Isthmus` };
   const inside = chosen.find((gateway) => swallows(cidr, gateway, look.connected));
@@ -129,7 +135,14 @@ function swallows(destination: ParsedCidr, gateway: IpAddress, connected: Prefix
 }
 
 /** Strictly inside a destination of ours, and not inside the overlay: there the overlay's own routes stand. */
-function throwsFor(plan: Plan, host: HostFacts, shields: Protections, lanInMain: readonly Cidr[], overlay: ReadonlyMap<Cidr, string>, routed: PrefixMap<string>): Cidr[] {
+function throwsFor(
+  plan: Plan,
+  host: HostFacts,
+  shields: Protections,
+  lanInMain: readonly Cidr[],
+  overlay: ReadonlyMap<Cidr, string>,
+  routed: PrefixMap<string>,
+): Cidr[] {
   const ranges = overlayRanges(plan).map(parseCidr);
   const found = new Map<Cidr, ParsedCidr>();
   const consider = (text: Cidr): void => {
@@ -161,4 +174,3 @@ function keptFor(host: HostFacts, shields: Protections, routed: PrefixMap<string
   }
   return [...found.values()].sort((a, b) => compareCidr(parseCidr(a.dst), parseCidr(b.dst)));
 }
-

@@ -14,7 +14,15 @@ export function describeOperation(operation: Operation): ChangeRow[] {
     case "peer.add":
       return [{ area: "peer", action: "add", what: peerName(operation), to: peerText(operation.peer) }];
     case "peer.set":
-      return [{ area: "peer", action: "change", what: peerName(operation), from: peerText(operation.before), to: peerText({ ...operation.before, ...operation.peer }) }];
+      return [
+        {
+          area: "peer",
+          action: "change",
+          what: peerName(operation),
+          from: peerText(operation.before),
+          to: peerText({ ...operation.before, ...operation.peer }),
+        },
+      ];
     case "peer.remove":
       return [{ area: "peer", action: "remove", what: `${operation.publicKey} on ${operation.link}` }];
     case "peer.reset":
@@ -24,7 +32,9 @@ export function describeOperation(operation: Operation): ChangeRow[] {
     case "address.remove":
       return [{ area: "address", action: "remove", what: operation.address }];
     case "nexthop.replace":
-      return [changed("nexthop", `nexthop ${operation.nexthop.id}`, nexthopText(operation.nexthop), operation.before && nexthopText(operation.before))];
+      return [
+        changed("nexthop", `nexthop ${operation.nexthop.id}`, nexthopText(operation.nexthop), operation.before && nexthopText(operation.before)),
+      ];
     case "nexthop.remove":
       return [{ area: "nexthop", action: "remove", what: `nexthop ${operation.nexthop.id}`, from: nexthopText(operation.nexthop) }];
     case "route.add":
@@ -40,7 +50,10 @@ export function describeOperation(operation: Operation): ChangeRow[] {
     case "nft.replace":
       return tableRows(operation.before, operation.table);
     case "nft.elements":
-      return [...operation.remove.map((what) => element("remove", operation.set, what)), ...operation.add.map((what) => element("add", operation.set, what))];
+      return [
+        ...operation.remove.map((what) => element("remove", operation.set, what)),
+        ...operation.add.map((what) => element("add", operation.set, what)),
+      ];
     case "nft.remove":
       return [{ area: "nat", action: "remove", what: "table inet isthmus" }];
     case "sysctl.set":
@@ -80,7 +93,11 @@ function routeName(route: Route): string {
 function routeText(route: Route): string {
   if (route.type !== "unicast") return route.type;
   const hops = route.multipath?.map(({ via }) => `via ${via}`).join(" and ");
-  const way = hops ?? (route.nexthopId === undefined ? [route.via === undefined ? "" : `via ${route.via}`, route.dev === undefined ? "" : `dev ${route.dev}`].filter((text) => text !== "").join(" ") : `nexthop ${route.nexthopId}`);
+  const way =
+    hops ??
+    (route.nexthopId === undefined
+      ? [route.via === undefined ? "" : `via ${route.via}`, route.dev === undefined ? "" : `dev ${route.dev}`].filter((text) => text !== "").join(" ")
+      : `nexthop ${route.nexthopId}`);
   return route.src === undefined ? way : `${way} src ${route.src}`;
 }
 
@@ -125,6 +142,7 @@ function hostRows({ hosts, before }: Extract<Operation, { op: "hosts.set" }>): C
     const from = before.get(name)?.join(", ");
     if (from !== addresses.join(", ")) rows.push(changed("address", `name ${name}`, addresses.join(", "), from));
   }
-  for (const [name, addresses] of before) if (!hosts.has(name)) rows.push({ area: "address", action: "remove", what: `name ${name}`, from: addresses.join(", ") });
+  for (const [name, addresses] of before)
+    if (!hosts.has(name)) rows.push({ area: "address", action: "remove", what: `name ${name}`, from: addresses.join(", ") });
   return rows;
 }

@@ -38,7 +38,10 @@ export function diffKernel(desired: KernelState, observed: KernelState): Operati
     ...nexthops.remove,
     ...[...base.addresses].filter((address) => !desired.addresses.has(address)).map((address): Operation => ({ op: "address.remove", address })),
     ...links.remove,
-    ...[...base.sysctls.keys()].filter((name) => !desired.sysctls.has(name)).toReversed().map((name): Operation => ({ op: "sysctl.restore", name })),
+    ...[...base.sysctls.keys()]
+      .filter((name) => !desired.sysctls.has(name))
+      .toReversed()
+      .map((name): Operation => ({ op: "sysctl.restore", name })),
     ...(desired.nft === undefined && base.nft !== undefined ? [{ op: "nft.remove" } as const] : []),
   ];
 }
@@ -46,7 +49,9 @@ export function diffKernel(desired: KernelState, observed: KernelState): Operati
 /** An interface without a key of its own is a device whose WireGuard process is gone or that someone else made in our name. */
 function brokenLinks(desired: KernelState, observed: KernelState): Operation[] {
   if (desired.wireguard === observed.wireguard) return [];
-  return [...observed.wireguard.values()].filter(({ name, broken }) => broken === true && desired.wireguard.has(name)).map(({ name }) => ({ op: "link.remove", name }));
+  return [...observed.wireguard.values()]
+    .filter(({ name, broken }) => broken === true && desired.wireguard.has(name))
+    .map(({ name }) => ({ op: "link.remove", name }));
 }
 
 function linkOperations(desired: KernelState, observed: KernelState): { add: Operation[]; remove: Operation[] } {
@@ -93,7 +98,13 @@ function nexthopOperations(desired: KernelState, observed: KernelState): { add: 
     return [{ op: "nexthop.replace", nexthop, ...(before === undefined ? {} : { before }) }];
   });
   const gone = [...observed.nexthops.values()].filter(({ id }) => !desired.nexthops.has(id));
-  return { add, remove: gone.sort(groupsLast).toReversed().map((nexthop) => ({ op: "nexthop.remove", nexthop })) };
+  return {
+    add,
+    remove: gone
+      .sort(groupsLast)
+      .toReversed()
+      .map((nexthop) => ({ op: "nexthop.remove", nexthop })),
+  };
 }
 
 function sameNexthop(a: Nexthop, b: Nexthop): boolean {
@@ -131,9 +142,14 @@ function prefixLength({ dst }: Route): number {
 
 /** The kernel fills in the device of a gateway that was named without one. */
 export function sameRoute(desired: Route, observed: Route): boolean {
-  if (desired.type !== observed.type || desired.nexthopId !== observed.nexthopId || desired.via !== observed.via || desired.src !== observed.src) return false;
+  if (desired.type !== observed.type || desired.nexthopId !== observed.nexthopId || desired.via !== observed.via || desired.src !== observed.src)
+    return false;
   if (desired.dev !== undefined ? desired.dev !== observed.dev : desired.via === undefined && observed.dev !== undefined) return false;
-  const hops = (route: Route): string => (route.multipath ?? []).map(({ via }) => via).sort().join();
+  const hops = (route: Route): string =>
+    (route.multipath ?? [])
+      .map(({ via }) => via)
+      .sort()
+      .join();
   return hops(desired) === hops(observed);
 }
 

@@ -67,7 +67,9 @@ function flowLink(input: DesiredInput, name: NodeName, k: number): number {
   if (using.length > 0 && !input.deadLinks.has(name)) return k;
   for (const id of [...input.plan.paths.keys()].sort()) {
     if (serves(input.plan, id) || !input.plan.paths.get(id)?.gateways.some(({ node }) => node === name)) continue;
-    const live = (input.choices.get(id)?.active ?? []).filter((node) => node !== name && !input.deadLinks.has(node)).flatMap((node) => linkOf(input, node));
+    const live = (input.choices.get(id)?.active ?? [])
+      .filter((node) => node !== name && !input.deadLinks.has(node))
+      .flatMap((node) => linkOf(input, node));
     if (live.length > 0) return Math.min(...live);
   }
   return k;

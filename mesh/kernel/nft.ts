@@ -9,7 +9,6 @@ import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
 import { serves } from "./claims.ts";
 import { GATEWAY_INTERFACE, hex, linkInterface, MARK_RETURN, MARK_UNDERLAY, marksOf } from "./layout.ts";
 import { disjoint, parsed } from "./prefixes.ts";
-import { overlayRanges } from "./protection.ts";
 import type { DesiredInput, NftTable } from "./types.ts";
 import { clientSources, isGateway, overlayMtu } from "./wireguard.ts";
 
@@ -43,7 +42,12 @@ export function desiredNft(input: DesiredInput): NftTable {
 }
 
 function chain(name: string, type: string, hook: string, priority: string, rules: readonly string[]): string {
-  return [`  chain ${name} {`, `    type ${type} hook ${hook} priority ${priority}; policy accept;`, ...rules.map((rule) => `    ${rule}`), "  }"].join("\n");
+  return [
+    `  chain ${name} {`,
+    `    type ${type} hook ${hook} priority ${priority}; policy accept;`,
+    ...rules.map((rule) => `    ${rule}`),
+    "  }",
+  ].join("\n");
 }
 
 /** Served paths, those with the narrowest destinations first, so that the more specific path decides about translation. */
@@ -68,7 +72,11 @@ function desiredSets(input: DesiredInput, served: readonly Served[]): Map<string
   const sets = new Map<string, readonly string[]>();
   const put = (letter: string, name: string, cidrs: readonly Cidr[]): void => {
     const all = disjoint(cidrs);
-    for (const family of [4, 6] as const) sets.set(`${letter}${family}_${name}`, all.filter((cidr) => familyOf(cidr) === family));
+    for (const family of [4, 6] as const)
+      sets.set(
+        `${letter}${family}_${name}`,
+        all.filter((cidr) => familyOf(cidr) === family),
+      );
   };
   put("lan", "site", carriesLan(input) ? input.plan.self.subnets : []);
   put("own", "node", input.plan.self.advertise);
@@ -140,7 +148,10 @@ function pinFlows(input: DesiredInput): string[] {
 function localPorts(input: DesiredInput): string[] {
   const { echo: echoPort, state } = input.plan.network.ports;
   const guarded = [echoPort, state].sort((a, b) => a - b);
-  return [`iifname "ism*" udp dport { ${guarded.join(", ")} } accept`, ...addressGuards(input).map((match) => `${NOT_OURS_IN} ${match} udp dport { ${guarded.join(", ")} } drop`)];
+  return [
+    `iifname "ism*" udp dport { ${guarded.join(", ")} } accept`,
+    ...addressGuards(input).map((match) => `${NOT_OURS_IN} ${match} udp dport { ${guarded.join(", ")} } drop`),
+  ];
 }
 
 function addressGuards(input: DesiredInput): string[] {
@@ -165,7 +176,8 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
     rules.push(`${side} "ism*" ct direction reply ct state { established, related } accept`, `${side} "ism*" ct state related accept`);
   }
   for (const { id } of served) {
-    for (const [ip, family] of FAMILIES) rules.push(`iifname "${GATEWAY_INTERFACE}" oifname != "ism*" ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
+    for (const [ip, family] of FAMILIES)
+      rules.push(`iifname "${GATEWAY_INTERFACE}" oifname != "ism*" ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
   }
   for (const [ip, family] of FAMILIES) {
     rules.push(`iifname "ism*" oifname != "ism*" ${ip} daddr @own${family}_node accept`);
@@ -208,8 +220,7 @@ const FAMILIES = [
 ] as const;
 
 function rangeText({ plan }: DesiredInput): { v4: string; v6: string } {
-  const [v4, v6, links] = overlayRanges(plan);
-  return { v4: `{ ${[v4, links].sort().join(", ")} }`, v6: v6! };
+  return { v4: `{ ${plan.network.overlay.v4}, ${plan.network.links.v4} }`, v6: plan.network.overlay.v6 };
 }
 
 function linkNumbers(input: DesiredInput): number[] {

@@ -38,7 +38,11 @@ export type Operation =
   /** The value before the first write is recorded, and put back by `sysctl.restore` and cleanup. */
   | { readonly op: "sysctl.set"; readonly name: string; readonly value: string; readonly before?: string }
   | { readonly op: "sysctl.restore"; readonly name: string }
-  | { readonly op: "hosts.set"; readonly hosts: ReadonlyMap<string, readonly IpAddress[]>; readonly before: ReadonlyMap<string, readonly IpAddress[]> };
+  | {
+      readonly op: "hosts.set";
+      readonly hosts: ReadonlyMap<string, readonly IpAddress[]>;
+      readonly before: ReadonlyMap<string, readonly IpAddress[]>;
+    };
 
 /** A row of `isthmus diff` and `isthmus explain`. */
 export interface ChangeRow {

@@ -3,7 +3,10 @@ import type { Cidr } from "../model/scalars.ts";
 import { contains, parseCidr, compareCidr, maskTo, type ParsedCidr } from "../net/ip.ts";
 
 export class PrefixMap<T> {
-  readonly #levels = new Map<number, { readonly family: 4 | 6; readonly bits: number; readonly values: Map<bigint, { cidr: ParsedCidr; value: T }> }>();
+  readonly #levels = new Map<
+    number,
+    { readonly family: 4 | 6; readonly bits: number; readonly values: Map<bigint, { cidr: ParsedCidr; value: T }> }
+  >();
   #order: { readonly family: 4 | 6; readonly bits: number; readonly values: Map<bigint, { cidr: ParsedCidr; value: T }> }[] | undefined;
 
   /** The first value of a prefix stays. */

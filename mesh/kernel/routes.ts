@@ -19,7 +19,10 @@ let last: { claims: Claims; network: unknown; key: string; routes: ReadonlyMap<s
 /** A failover changes groups, not routes: the same map comes back, and the diff of 2,000 routes costs nothing. */
 export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Groups): ReadonlyMap<string, Route> {
   const { plan, host } = input;
-  const ends = [...input.links].filter(([name]) => plan.peers.has(name)).map(([name, k]) => [k, plan.peers.get(name)!.i] as const).sort(([a], [b]) => a - b);
+  const ends = [...input.links]
+    .filter(([name]) => plan.peers.has(name))
+    .map(([name, k]) => [k, plan.peers.get(name)!.i] as const)
+    .sort(([a], [b]) => a - b);
   const underlay = [...plan.paths].filter(([id]) => goesUnderlay(input, id)).map(([id]) => id);
   // Below 1280 bytes the kernel has no IPv6 on our devices; the fallbacks still keep its traffic off the underlay.
   const carriesV6 = overlayMtu(input) >= 1280;
@@ -65,7 +68,8 @@ function linkRoutes(input: DesiredInput, ends: readonly (readonly [number, numbe
     for (const address of [v4, v6]) routes.push(device(hostCidr(address), linkInterface(k), clientLinkAddress(network, self.index)));
   }
   if (!isGateway(input)) return routes;
-  for (const range of [linkHalves(plan).clients, v6Ranges(plan).clients]) routes.push(device(range, GATEWAY_INTERFACE, gatewayLinkAddress(network, self.index)));
+  for (const range of [linkHalves(plan).clients, v6Ranges(plan).clients])
+    routes.push(device(range, GATEWAY_INTERFACE, gatewayLinkAddress(network, self.index)));
   for (const dst of DEFAULTS) {
     routes.push({ ...plain(dst, "unicast", RETURN_TABLE), dev: GATEWAY_INTERFACE }, plain(dst, "unreachable", RETURN_TABLE, FALLBACK_METRIC));
   }
@@ -74,7 +78,9 @@ function linkRoutes(input: DesiredInput, ends: readonly (readonly [number, numbe
 
 function flowRoutes(input: DesiredInput, ends: readonly (readonly [number, number])[]): Route[] {
   const src = meshAddress(input.plan.network, input.plan.self.index);
-  return ends.flatMap(([k]) => DEFAULTS.map((dst): Route => ({ ...plain(dst, "unicast", OVERLAY_TABLE + k), nexthopId: FLOW_GROUP + k, src: of(src, dst) })));
+  return ends.flatMap(([k]) =>
+    DEFAULTS.map((dst): Route => ({ ...plain(dst, "unicast", OVERLAY_TABLE + k), nexthopId: FLOW_GROUP + k, src: of(src, dst) })),
+  );
 }
 
 function lanRoutes(input: DesiredInput, claims: Claims): Route[] {

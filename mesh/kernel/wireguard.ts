@@ -27,11 +27,16 @@ export function desiredWireguard(input: DesiredInput): Map<string, WgInterface> 
   };
 
   const others = [...plan.peers].filter(([name]) => name !== plan.self.name);
-  put(MESH_INTERFACE, plan.network.ports.mesh, others.map(([name, one]) => meshPeer(input, one, input.dial.get(name)?.mesh)));
+  put(
+    MESH_INTERFACE,
+    plan.network.ports.mesh,
+    others.map(([name, one]) => meshPeer(input, one, input.dial.get(name)?.mesh)),
+  );
   if (isGateway(input)) put(GATEWAY_INTERFACE, plan.network.ports.gateway, clientPeers(input));
   for (const [name, k] of [...input.links].sort(([, a], [, b]) => a - b)) {
     const gateway = plan.peers.get(name);
-    if (gateway !== undefined) put(linkInterface(k), plan.network.ports.links + k, [peer(gateway, EVERYWHERE, KEEPALIVE, input.dial.get(name)?.gateway)]);
+    if (gateway !== undefined)
+      put(linkInterface(k), plan.network.ports.links + k, [peer(gateway, EVERYWHERE, KEEPALIVE, input.dial.get(name)?.gateway)]);
   }
   return interfaces;
 }

@@ -21,12 +21,19 @@ export interface ApplyContext {
   readonly kernelWireguard: () => Promise<boolean>;
 }
 
+/** Those that are lines of `ip -batch`. */
+type IpOperation = Extract<Operation, { op: `address.${string}` | `nexthop.${string}` | `route.${string}` | `rule.${string}` }>;
+
 type Kind = "link" | "unlink" | "peer" | "nft" | "sysctl" | "hosts" | `ip${IpFamily}`;
 
 /** An error, or undefined, for each operation. */
-export async function applyOperations(operations: readonly Operation[], context: ApplyContext, signal: AbortSignal | undefined): Promise<(IsthmusError | undefined)[]> {
+export async function applyOperations(
+  operations: readonly Operation[],
+  context: ApplyContext,
+  signal: AbortSignal | undefined,
+): Promise<(IsthmusError | undefined)[]> {
   const errors: (IsthmusError | undefined)[] = [];
-  for (let i = 0; i < operations.length; ) {
+  for (let i = 0; i < operations.length;) {
     const kind = kindOf(operations[i]!);
     let end = i + 1;
     while (end < operations.length && kindOf(operations[end]!) === kind) end++;
@@ -79,12 +86,19 @@ function kindOf(operation: Operation): Kind {
   }
 }
 
-async function applyGroup(kind: Kind, group: readonly Operation[], context: ApplyContext, signal: AbortSignal | undefined): Promise<(IsthmusError | undefined)[]> {
+async function applyGroup(
+  kind: Kind,
+  group: readonly Operation[],
+  context: ApplyContext,
+  signal: AbortSignal | undefined,
+): Promise<(IsthmusError | undefined)[]> {
   switch (kind) {
     case "link":
       return applyLinks(group, context);
     case "unlink":
-      return Promise.all(group.map((operation) => outcome(() => removeLink((operation as Extract<Operation, { op: "link.remove" }>).name, context.runDir))));
+      return Promise.all(
+        group.map((operation) => outcome(() => removeLink((operation as Extract<Operation, { op: "link.remove" }>).name, context.runDir))),
+      );
     case "peer":
       return applyPeerGroup(group as readonly PeerOperation[]);
     case "nft": {
@@ -99,7 +113,11 @@ async function applyGroup(kind: Kind, group: readonly Operation[], context: Appl
       });
     case "ipany":
     case "ip6":
-      return ipBatch(kind === "ip6" ? "6" : "any", group.map(ipLine), signal);
+      return ipBatch(
+        kind === "ip6" ? "6" : "any",
+        group.map((operation) => ipLine(operation as IpOperation)),
+        signal,
+      );
   }
 }
 
@@ -117,7 +135,22 @@ async function applyLinks(group: readonly Operation[], context: ApplyContext): P
 /** One request an interface, all interfaces at once. */
 async function applyPeerGroup(group: readonly PeerOperation[]): Promise<(IsthmusError | undefined)[]> {
   const links = [...new Set(group.map(({ link }) => link))];
-  const failed = new Map(await Promise.all(links.map(async (link) => [link, await outcome(() => applyPeers(link, group.filter((one) => one.link === link)))] as const)));
+  const failed = new Map(
+    await Promise.all(
+      links.map(
+        async (link) =>
+          [
+            link,
+            await outcome(() =>
+              applyPeers(
+                link,
+                group.filter((one) => one.link === link),
+              ),
+            ),
+          ] as const,
+      ),
+    ),
+  );
   return group.map(({ link }) => failed.get(link));
 }
 
@@ -126,7 +159,7 @@ async function applySysctl(operation: Operation, records: RecordStore): Promise<
   if (operation.op === "sysctl.restore") restoreSysctl(operation.name, records);
 }
 
-function ipLine(operation: Operation): IpLine {
+function ipLine(operation: IpOperation): IpLine {
   switch (operation.op) {
     case "address.add":
       return addressLine("add", operation.address);
@@ -146,8 +179,6 @@ function ipLine(operation: Operation): IpLine {
       return ruleLine("add", operation.rule);
     case "rule.remove":
       return ruleLine("remove", operation.rule);
-    default:
-      throw new Error(`${operation.op} is not an operation of ip`);
   }
 }
 

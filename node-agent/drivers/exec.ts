@@ -41,7 +41,8 @@ export async function run(tool: string, args: readonly string[], options: RunOpt
     env: ENVIRONMENT,
   });
   if (result.code === "ENOENT") throw missing(tool);
-  if (result.code === "EACCES" || result.code === "EPERM") throw new IsthmusError("NotRoot", `${tool} may not be run by this user`, { remedy: "run isthmus as root" });
+  if (result.code === "EACCES" || result.code === "EPERM")
+    throw new IsthmusError("NotRoot", `${tool} may not be run by this user`, { remedy: "run isthmus as root" });
   if (result.timedOut) throw new IsthmusError("Timeout", `${tool} did not end within ${options.timeoutMs ?? 15_000} ms`);
   if (result.isCanceled) throw new IsthmusError("Internal", `${tool} was given up because the agent is stopping`);
   return { ok: result.exitCode === 0, stdout: result.stdout, stderr: result.stderr };
@@ -57,8 +58,12 @@ export async function must(tool: string, args: readonly string[], options: RunOp
 /** The error for what a tool said on stderr. */
 export function refused(what: string, said: string): IsthmusError {
   const text = said.trim().split("\n").slice(0, 3).join("; ");
-  if (/not permitted|permission denied|must be root/i.test(text)) return new IsthmusError("NotRoot", `${what}: ${text}`, { remedy: "run isthmus as root (CAP_NET_ADMIN)" });
-  if (/address already in use/i.test(text)) return new IsthmusError("PortTaken", `${what}: ${text}`, { remedy: "stop what listens on that UDP port, or choose other ports in the MeshNetwork" });
+  if (/not permitted|permission denied|must be root/i.test(text))
+    return new IsthmusError("NotRoot", `${what}: ${text}`, { remedy: "run isthmus as root (CAP_NET_ADMIN)" });
+  if (/address already in use/i.test(text))
+    return new IsthmusError("PortTaken", `${what}: ${text}`, {
+      remedy: "stop what listens on that UDP port, or choose other ports in the MeshNetwork",
+    });
   if (/no space left/i.test(text)) return new IsthmusError("DiskFull", `${what}: ${text}`, { remedy: "free some disk space" });
   return new IsthmusError("KernelRefused", `${what}: ${text}`);
 }

@@ -23,7 +23,11 @@ const NETWORKD: readonly ConfigFile[] = [
     text: "# Made by isthmus.\n[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\nManageForeignNextHops=no\n",
     reload: [["systemctl", "try-restart", "systemd-networkd.service"]],
   },
-  { path: "/etc/systemd/network/05-isthmus.network", text: "# Made by isthmus.\n[Match]\nName=ism*\n\n[Link]\nUnmanaged=yes\n", reload: [["networkctl", "reload"]] },
+  {
+    path: "/etc/systemd/network/05-isthmus.network",
+    text: "# Made by isthmus.\n[Match]\nName=ism*\n\n[Link]\nUnmanaged=yes\n",
+    reload: [["networkctl", "reload"]],
+  },
 ];
 const NETWORK_MANAGER: ConfigFile = {
   path: "/etc/NetworkManager/conf.d/50-isthmus.conf",

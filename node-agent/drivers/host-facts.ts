@@ -32,7 +32,9 @@ export async function observeHost(wireguard: HostFacts["wireguard"]): Promise<Ho
     underlay: foreign.flatMap(underlayOf),
     mainRoutes: sorted,
     protectedAddresses: protectedAddresses(),
-    raInterfaces: [...new Set(v6.filter(({ protocol, dst }) => protocol === "9" && dst === "default").flatMap(({ dev }) => (dev === undefined ? [] : [dev])))].sort(),
+    raInterfaces: [
+      ...new Set(v6.filter(({ protocol, dst }) => protocol === "9" && dst === "default").flatMap(({ dev }) => (dev === undefined ? [] : [dev]))),
+    ].sort(),
     overlayMtu: overlayMtu(foreign, sorted),
     ipv6,
   };
@@ -53,7 +55,14 @@ function mainRoute(row: RouteRow, family: 4 | 6): HostFacts["mainRoutes"][number
   const hop = row.nexthops?.[0];
   const via = row.gateway ?? hop?.gateway;
   const dev = row.dev ?? hop?.dev;
-  return [{ dst: prefixOf(row.dst, family), metric: row.metric ?? 0, ...(via === undefined ? {} : { via: via as IpAddress }), ...(dev === undefined ? {} : { dev }) }];
+  return [
+    {
+      dst: prefixOf(row.dst, family),
+      metric: row.metric ?? 0,
+      ...(via === undefined ? {} : { via: via as IpAddress }),
+      ...(dev === undefined ? {} : { dev }),
+    },
+  ];
 }
 
 /** The smallest underlay that a default route uses, or of all interfaces where there is no default route. */
@@ -87,7 +96,8 @@ function protectedAddresses(): HostFacts["protectedAddresses"] {
     for (const address of (list ?? "").split(/\s+/)) put(address, "a time server of this node");
   }
   for (const text of filesIn("/run/systemd/netif/leases")) put(/^SERVER_ADDRESS=(\S+)/m.exec(text)?.[1], "the DHCP server of this node");
-  for (const text of filesIn("/var/lib/dhcp")) for (const [, address] of text.matchAll(/dhcp-server-identifier\s+([^;\s]+)/g)) put(address, "the DHCP server of this node");
+  for (const text of filesIn("/var/lib/dhcp"))
+    for (const [, address] of text.matchAll(/dhcp-server-identifier\s+([^;\s]+)/g)) put(address, "the DHCP server of this node");
   for (const file of ["/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/kubeconfig"]) {
     put(/^\s*server:\s*"?https?:\/\/\[?([0-9a-fA-F.:]+?)\]?(?::\d+)?\/?"?\s*$/m.exec(readText(file))?.[1], "the Kubernetes API of this node");
   }
@@ -115,4 +125,3 @@ function readText(file: string): string {
 function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
-

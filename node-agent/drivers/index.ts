@@ -108,7 +108,9 @@ async function cleanup(observe: () => Promise<KernelState>, context: ApplyContex
   const operations = diffKernel(EMPTY_KERNEL, await observe());
   const errors = await applyOperations(operations, context, undefined);
   // An interface takes its sysctls with it: nothing is left to restore there.
-  context.records.update((all) => (Object.keys(all.sysctls).length === 0 && all.nft === undefined ? all : { files: all.files, undo: all.undo, sysctls: {} }));
+  context.records.update((all) =>
+    Object.keys(all.sysctls).length === 0 && all.nft === undefined ? all : { files: all.files, undo: all.undo, sysctls: {} },
+  );
   const rows = operations.flatMap((operation, i) => {
     const failed = errors[i] === undefined ? "" : `: ${errors[i].message}`;
     return describeOperation(operation).map(({ area, action, what }) => `${failed === "" ? action : `could not ${action}`} ${area} ${what}${failed}`);

@@ -19,7 +19,10 @@ export async function ipBatch(family: IpFamily, lines: readonly IpLine[], signal
   const errors: (IsthmusError | undefined)[] = lines.map(() => undefined);
   if (lines.length === 0) return errors;
   const input = `${lines.map(({ line }) => line).join("\n")}\n`;
-  const { ok, stderr } = await run("ip", [...(family === "6" ? ["-6"] : []), "-force", "-batch", "-"], { input, ...(signal === undefined ? {} : { signal }) });
+  const { ok, stderr } = await run("ip", [...(family === "6" ? ["-6"] : []), "-force", "-batch", "-"], {
+    input,
+    ...(signal === undefined ? {} : { signal }),
+  });
   if (ok) return errors;
   let said: string[] = [];
   for (const text of stderr.split("\n")) {

@@ -12,7 +12,13 @@ export function watchKernel(onWake: (what: string) => void, signal: AbortSignal,
   for (const [tool, args, what] of SOURCES) void keepFollowing(tool, args, () => onWake(what), signal, log);
 }
 
-async function keepFollowing(tool: string, args: readonly string[], wake: () => void, signal: AbortSignal, log: (message: string) => void): Promise<void> {
+async function keepFollowing(
+  tool: string,
+  args: readonly string[],
+  wake: () => void,
+  signal: AbortSignal,
+  log: (message: string) => void,
+): Promise<void> {
   for (let pause = 200; !signal.aborted; pause = Math.min(pause * 2, 10_000)) {
     const started = performance.now();
     try {

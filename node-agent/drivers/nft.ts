@@ -36,7 +36,15 @@ export async function applyNft(operations: readonly NftOperation[], records: Rec
 function script(operation: NftOperation): string {
   switch (operation.op) {
     case "nft.replace":
-      return [`add table ${TABLE}`, `delete table ${TABLE}`, `table ${TABLE} {`, operation.table.body, "}", ...[...operation.table.sets].map(([set, elements]) => elementLine("add", set, elements)), ""].join("\n");
+      return [
+        `add table ${TABLE}`,
+        `delete table ${TABLE}`,
+        `table ${TABLE} {`,
+        operation.table.body,
+        "}",
+        ...[...operation.table.sets].map(([set, elements]) => elementLine("add", set, elements)),
+        "",
+      ].join("\n");
     case "nft.elements":
       return `${elementLine("delete", operation.set, operation.remove)}\n${elementLine("add", operation.set, operation.add)}\n`;
     case "nft.remove":
@@ -65,14 +73,23 @@ function setsOf(listed: string): Map<string, readonly string[]> {
   for (const block of listed.matchAll(/^\tset (\S+) \{\n([\s\S]*?)^\t\}/gm)) {
     const [, name, content] = block;
     const elements = /elements = \{([^}]*)\}/.exec(content ?? "")?.[1] ?? "";
-    const texts = elements.split(",").map((one) => one.trim()).filter((one) => one !== "");
-    if (name !== undefined) sets.set(name, texts.map((one) => (one.includes("/") || one.includes("-") ? one : `${one}/${one.includes(":") ? 128 : 32}`)));
+    const texts = elements
+      .split(",")
+      .map((one) => one.trim())
+      .filter((one) => one !== "");
+    if (name !== undefined)
+      sets.set(
+        name,
+        texts.map((one) => (one.includes("/") || one.includes("-") ? one : `${one}/${one.includes(":") ? 128 : 32}`)),
+      );
   }
   return sets;
 }
 
 /** Base chains of others at the forward hook that drop by policy: DATAPLANE §6, `ForwardingBlocked`. */
-export async function foreignForwardDrops(): Promise<{ readonly family: string; readonly table: string; readonly chain: string; readonly accepts: boolean }[]> {
+export async function foreignForwardDrops(): Promise<
+  { readonly family: string; readonly table: string; readonly chain: string; readonly accepts: boolean }[]
+> {
   const text = await must("nft", ["-j", "list", "ruleset"]).catch(() => "");
   if (text === "") return [];
   interface Row {
@@ -80,10 +97,24 @@ export async function foreignForwardDrops(): Promise<{ readonly family: string; 
     readonly rule?: { readonly family: string; readonly table: string; readonly chain: string; readonly expr: unknown };
   }
   const rows = (JSON.parse(text) as { readonly nftables: readonly Row[] }).nftables;
-  const opens = rows.flatMap(({ rule }) => (rule !== undefined && /"ism/.test(JSON.stringify(rule.expr)) && /"accept"/.test(JSON.stringify(rule.expr)) ? [`${rule.family} ${rule.table}`] : []));
+  const opens = rows.flatMap(({ rule }) =>
+    rule !== undefined && /"ism/.test(JSON.stringify(rule.expr)) && /"accept"/.test(JSON.stringify(rule.expr))
+      ? [`${rule.family} ${rule.table}`]
+      : [],
+  );
   return rows.flatMap(({ chain }) => {
     if (chain === undefined || chain.table === NFT_TABLE || chain.hook !== "forward") return [];
-    const dropsAll = chain.policy === "drop" || rows.some(({ rule }) => rule?.table === chain.table && rule.family === chain.family && rule.chain === chain.name && /^\[(\{"counter":[^}]*\},?)?\{"(drop|reject)":/.test(JSON.stringify(rule.expr)));
-    return dropsAll ? [{ family: chain.family, table: chain.table, chain: chain.name, accepts: opens.includes(`${chain.family} ${chain.table}`) }] : [];
+    const dropsAll =
+      chain.policy === "drop" ||
+      rows.some(
+        ({ rule }) =>
+          rule?.table === chain.table &&
+          rule.family === chain.family &&
+          rule.chain === chain.name &&
+          /^\[(\{"counter":[^}]*\},?)?\{"(drop|reject)":/.test(JSON.stringify(rule.expr)),
+      );
+    return dropsAll
+      ? [{ family: chain.family, table: chain.table, chain: chain.name, accepts: opens.includes(`${chain.family} ${chain.table}`) }]
+      : [];
   });
 }

@@ -36,12 +36,21 @@ export function prefixOf(dst: string, family: 4 | 6): Cidr {
 
 export function routeOf(row: RouteRow, family: 4 | 6): Route {
   const type = TYPES[row.type ?? "1"] ?? "unicast";
-  const base = { family, dst: prefixOf(row.dst, family), table: Number(row.table ?? MAIN_TABLE), type, metric: row.metric ?? 0, ...(row.prefsrc === undefined ? {} : { src: row.prefsrc as IpAddress }) };
+  const base = {
+    family,
+    dst: prefixOf(row.dst, family),
+    table: Number(row.table ?? MAIN_TABLE),
+    type,
+    metric: row.metric ?? 0,
+    ...(row.prefsrc === undefined ? {} : { src: row.prefsrc as IpAddress }),
+  };
   if (type !== "unicast") return base;
   // A route by nexthop id lists the devices behind it as well; the id is what was asked for.
   if (row.nhid !== undefined) return { ...base, nexthopId: row.nhid };
   if (row.nexthops !== undefined) {
-    const multipath = row.nexthops.flatMap(({ gateway, dev }) => (gateway === undefined ? [] : [{ via: gateway as IpAddress, ...(dev === undefined ? {} : { dev }) }]));
+    const multipath = row.nexthops.flatMap(({ gateway, dev }) =>
+      gateway === undefined ? [] : [{ via: gateway as IpAddress, ...(dev === undefined ? {} : { dev }) }],
+    );
     return { ...base, multipath };
   }
   return { ...base, ...(row.gateway === undefined ? {} : { via: row.gateway as IpAddress }), ...(row.dev === undefined ? {} : { dev: row.dev }) };
@@ -53,7 +62,11 @@ export function routeLine(action: "add" | "replace" | "remove", route: Route): I
   const key = `table ${route.table} proto ${PROTOCOL}${route.metric === 0 ? "" : ` metric ${route.metric}`}`;
   if (action === "remove") return { line: `route del ${head} ${key}`, fine: ABSENT };
   const hops = route.multipath?.map(({ via, dev }) => `nexthop via ${via}${dev === undefined ? "" : ` dev ${dev}`}`).join(" ") ?? "";
-  const way = [route.nexthopId === undefined ? "" : `nhid ${route.nexthopId}`, route.via === undefined ? "" : `via ${route.via}`, route.dev === undefined ? "" : `dev ${route.dev}`];
+  const way = [
+    route.nexthopId === undefined ? "" : `nhid ${route.nexthopId}`,
+    route.via === undefined ? "" : `via ${route.via}`,
+    route.dev === undefined ? "" : `dev ${route.dev}`,
+  ];
   const src = route.src === undefined ? "" : `src ${route.src}`;
   return { line: ["route", action, head, ...way, key, src, hops].filter((part) => part !== "").join(" ") };
 }

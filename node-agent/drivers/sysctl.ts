@@ -6,7 +6,10 @@ import type { RecordStore } from "./records.ts";
 
 /** Dots separate, slashes inside a part stand for dots of an interface name (sysctl.d(5)). */
 function fileOf(name: string): string {
-  return `/proc/sys/${name.split(".").map((part) => part.replaceAll("/", ".")).join("/")}`;
+  return `/proc/sys/${name
+    .split(".")
+    .map((part) => part.replaceAll("/", "."))
+    .join("/")}`;
 }
 
 function read(name: string): string | undefined {
@@ -37,9 +40,13 @@ export async function setSysctl(name: string, value: string, records: RecordStor
   // I9: a host that lives by router advertisements must not lose its default route by forwarding.
   if (guarded && (await routerRoutes()) < routes) {
     write(name, before);
-    throw new IsthmusError("KernelRefused", `sysctl ${name}: the IPv6 default route from router advertisements went away, so forwarding was switched off again`, {
-      remedy: "set accept_ra=2 on the uplink, or give the host a static IPv6 default route",
-    });
+    throw new IsthmusError(
+      "KernelRefused",
+      `sysctl ${name}: the IPv6 default route from router advertisements went away, so forwarding was switched off again`,
+      {
+        remedy: "set accept_ra=2 on the uplink, or give the host a static IPv6 default route",
+      },
+    );
   }
 }
 
@@ -58,10 +65,14 @@ function write(name: string, value: string): void {
     writeFileSync(fileOf(name), value);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new IsthmusError(code === "EACCES" || code === "EPERM" || code === "EROFS" ? "NotRoot" : "KernelRefused", `sysctl ${name}=${value}: ${code}`, {
-      remedy: "run isthmus as root; in a container, allow it to write /proc/sys",
-      cause,
-    });
+    throw new IsthmusError(
+      code === "EACCES" || code === "EPERM" || code === "EROFS" ? "NotRoot" : "KernelRefused",
+      `sysctl ${name}=${value}: ${code}`,
+      {
+        remedy: "run isthmus as root; in a container, allow it to write /proc/sys",
+        cause,
+      },
+    );
   }
 }
 

@@ -98,13 +98,25 @@ async function startUnderSystemd(name: string): Promise<void> {
   const installed = await run("systemctl", ["cat", unit]);
   await run("systemctl", ["reset-failed", unit]);
   if (installed.ok) await must("systemctl", ["start", unit]);
-  else await must("systemd-run", [`--unit=${unit}`, "--collect", "--quiet", "--setenv=LOG_LEVEL=error", "--property=Type=exec", "wireguard-go", "-f", name]);
+  else
+    await must("systemd-run", [
+      `--unit=${unit}`,
+      "--collect",
+      "--quiet",
+      "--setenv=LOG_LEVEL=error",
+      "--property=Type=exec",
+      "wireguard-go",
+      "-f",
+      name,
+    ]);
   await untilAnswers(name, () => true, "");
 }
 
 /** Moves the process to the root of the unified hierarchy and of systemd's named one, where they can be written. */
 function leaveControlGroup(pid: number): void {
-  const mounts = readFileSync("/proc/self/mounts", "utf8").split("\n").map((line) => line.split(" "));
+  const mounts = readFileSync("/proc/self/mounts", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "));
   for (const [, path, type, options] of mounts) {
     const wanted = type === "cgroup2" || (type === "cgroup" && options?.split(",").includes("name=systemd"));
     if (!wanted || path === undefined) continue;

@@ -41,7 +41,9 @@ export async function observeWireguard(): Promise<Map<string, WgInterface>> {
     const anchored = addr_info?.some(({ local }) => local === ANCHOR) ?? false;
     const state = { name: ifname, mtu, up: flags.includes("UP") && anchored };
     const wg = speaking.get(ifname);
-    return wg === undefined ? { ...state, listenPort: 0, fwmark: 0, publicKey: "" as WgPublicKey, peers: new Map(), broken: true } : { ...state, ...wg };
+    return wg === undefined
+      ? { ...state, listenPort: 0, fwmark: 0, publicKey: "" as WgPublicKey, peers: new Map(), broken: true }
+      : { ...state, ...wg };
   });
   return new Map(interfaces.map((one) => [one.name, one]));
 }
@@ -55,7 +57,12 @@ export function parseDump(dump: string): Map<string, Speaking> {
     const fields = line.split("\t");
     const [name = "", , second = "", third = "", fourth = ""] = fields;
     if (fields.length === 5) {
-      found.set(name, { publicKey: (second === "(none)" ? "" : second) as WgPublicKey, listenPort: Number(third), fwmark: fourth === "off" ? 0 : Number(fourth), peers: new Map() });
+      found.set(name, {
+        publicKey: (second === "(none)" ? "" : second) as WgPublicKey,
+        listenPort: Number(third),
+        fwmark: fourth === "off" ? 0 : Number(fourth),
+        peers: new Map(),
+      });
     } else if (fields.length === 9) {
       const [, key = "", , endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
       const allowedIps = allowed === "(none)" ? [] : (allowed.split(",").sort() as Cidr[]);
@@ -74,7 +81,10 @@ export function parseDump(dump: string): Map<string, Speaking> {
 }
 
 /** Makes the device if it is missing, and gives it key, port, mark and MTU. Up comes first, so that a taken port is an error here. */
-export async function applyLink(operation: LinkOperation, options: { readonly privateKeyFile: string; readonly runDir: string; readonly kernel: boolean }): Promise<void> {
+export async function applyLink(
+  operation: LinkOperation,
+  options: { readonly privateKeyFile: string; readonly runDir: string; readonly kernel: boolean },
+): Promise<void> {
   const { link } = operation;
   if (operation.op === "link.add") {
     const exists = await run("ip", ["link", "show", "dev", link.name]);
@@ -83,7 +93,16 @@ export async function applyLink(operation: LinkOperation, options: { readonly pr
   }
   const lines = [`link set dev ${link.name} mtu ${link.mtu} up`, `address replace ${ANCHOR}/32 dev ${link.name} scope link`];
   await must("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n` });
-  await must("wg", ["set", link.name, "private-key", options.privateKeyFile, "listen-port", String(link.listenPort), "fwmark", `0x${link.fwmark.toString(16)}`]);
+  await must("wg", [
+    "set",
+    link.name,
+    "private-key",
+    options.privateKeyFile,
+    "listen-port",
+    String(link.listenPort),
+    "fwmark",
+    `0x${link.fwmark.toString(16)}`,
+  ]);
 }
 
 export async function removeLink(name: string, runDir: string): Promise<void> {

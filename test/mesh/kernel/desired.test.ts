@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { desiredKernel, pathSlots } from "../../../mesh/kernel/desired.ts";
 import type { DesiredInput, KernelState, Route } from "../../../mesh/kernel/types.ts";
@@ -7,19 +7,27 @@ import type { NodeName } from "../../../mesh/model/scalars.ts";
 import { choice, cidr, clientInput, EGRESS, gatewayInput, host, input, ip, NETWORK, node, path, PEERS, plan } from "./fixtures.ts";
 
 const stateOf = (one: DesiredInput): KernelState => desiredKernel(one).state;
-const route = (state: KernelState, dst: string, type: Route["type"]): Route | undefined => [...state.routes.values()].find((one) => one.table === 157 && one.dst === dst && one.type === type);
-const bytes = (state: KernelState): string => JSON.stringify(state, (_, value: unknown) => (value instanceof Map ? [...value] : value instanceof Set ? [...value] : value));
+const route = (state: KernelState, dst: string, type: Route["type"]): Route | undefined =>
+  [...state.routes.values()].find((one) => one.table === 157 && one.dst === dst && one.type === type);
+const bytes = (state: KernelState): string =>
+  JSON.stringify(state, (_, value: unknown) => (value instanceof Map ? [...value] : value instanceof Set ? [...value] : value));
 
 describe("desiredKernel", () => {
   it("gives the same bytes whatever the order of its input", () => {
-    const shuffled = <K, V>(map: ReadonlyMap<K, V>): fc.Arbitrary<Map<K, V>> => fc.shuffledSubarray([...map], { minLength: map.size }).map((entries) => new Map(entries));
+    const shuffled = <K, V>(map: ReadonlyMap<K, V>): fc.Arbitrary<Map<K, V>> =>
+      fc.shuffledSubarray([...map], { minLength: map.size }).map((entries) => new Map(entries));
     for (const base of [clientInput(), gatewayInput()]) {
       const expected = bytes(stateOf(base));
       fc.assert(
-        fc.property(shuffled(base.links), shuffled(PEERS), fc.shuffledSubarray([...base.plan.paths.get(EGRESS)!.destinations], { minLength: 2 }), (links, peers, destinations) => {
-          const paths = new Map([[EGRESS, { ...base.plan.paths.get(EGRESS)!, destinations }]]);
-          expect(bytes(stateOf({ ...base, links, plan: { ...base.plan, peers, paths } }))).toBe(expected);
-        }),
+        fc.property(
+          shuffled(base.links),
+          shuffled(PEERS),
+          fc.shuffledSubarray([...base.plan.paths.get(EGRESS)!.destinations], { minLength: 2 }),
+          (links, peers, destinations) => {
+            const paths = new Map([[EGRESS, { ...base.plan.paths.get(EGRESS)!, destinations }]]);
+            expect(bytes(stateOf({ ...base, links, plan: { ...base.plan, peers, paths } }))).toBe(expected);
+          },
+        ),
         { numRuns: 30 },
       );
     }
@@ -27,17 +35,35 @@ describe("desiredKernel", () => {
 
   it("I4: every overlay destination has a fallback that keeps it off the underlay, whatever is alive", () => {
     fc.assert(
-      fc.property(fc.subarray(["do1", "do2"]), fc.subarray(["do1", "do2"]), fc.subarray(["34.0.0.0/8", "0.0.0.0/0", "2001:db8::/32", "198.51.100.7/32"], { minLength: 1 }), (active, dead, destinations) => {
-        const state = stateOf(clientInput({ plan: plan("dc1", { paths: new Map([[EGRESS, path(destinations, ["do1", "do2"])]]) }), choices: new Map([[EGRESS, choice(active)]]), deadLinks: new Set(dead.map(node)) }));
-        for (const dst of [...destinations, "10.101.0.0/16", "10.102.0.0/15", "fd5e:1::/48"]) expect(route(state, dst, "unreachable")?.metric).toBe(4_294_967_294);
-        for (const dst of destinations) expect(route(state, dst, "unicast") !== undefined).toBe(active.length > 0);
-      }),
+      fc.property(
+        fc.subarray(["do1", "do2"]),
+        fc.subarray(["do1", "do2"]),
+        fc.subarray(["34.0.0.0/8", "0.0.0.0/0", "2001:db8::/32", "198.51.100.7/32"], { minLength: 1 }),
+        (active, dead, destinations) => {
+          const state = stateOf(
+            clientInput({
+              plan: plan("dc1", { paths: new Map([[EGRESS, path(destinations, ["do1", "do2"])]]) }),
+              choices: new Map([[EGRESS, choice(active)]]),
+              deadLinks: new Set(dead.map(node)),
+            }),
+          );
+          for (const dst of [...destinations, "10.101.0.0/16", "10.102.0.0/15", "fd5e:1::/48"])
+            expect(route(state, dst, "unreachable")?.metric).toBe(4_294_967_294);
+          for (const dst of destinations) expect(route(state, dst, "unicast") !== undefined).toBe(active.length > 0);
+        },
+      ),
       { numRuns: 40 },
     );
   });
 
   it("leaves a destination to the underlay only where the intent says so and no gateway was ever alive", () => {
-    const one = (active: readonly string[]): KernelState => stateOf(clientInput({ plan: plan("dc1", { paths: new Map([[EGRESS, path(["34.0.0.0/8"], ["do1"], { onNoGateway: "Underlay" })]]) }), choices: new Map([[EGRESS, choice(active)]]) }));
+    const one = (active: readonly string[]): KernelState =>
+      stateOf(
+        clientInput({
+          plan: plan("dc1", { paths: new Map([[EGRESS, path(["34.0.0.0/8"], ["do1"], { onNoGateway: "Underlay" })]]) }),
+          choices: new Map([[EGRESS, choice(active)]]),
+        }),
+      );
     expect(route(one([]), "34.0.0.0/8", "unreachable")).toBeUndefined();
     expect(route(one([]), "34.0.0.0/8", "throw")).toBeDefined();
     expect(route(one(["do1"]), "34.0.0.0/8", "unreachable")).toBeDefined();
@@ -73,7 +99,12 @@ describe("desiredKernel", () => {
   });
 
   it("spreads over several links, with the kernel's flow hash", () => {
-    const state = stateOf(clientInput({ plan: plan("dc1", { paths: new Map([[EGRESS, path(["34.0.0.0/8"], ["do1", "do2"], { strategy: "Spread" })]]) }), choices: new Map([[EGRESS, choice(["do2", "do1"])]]) }));
+    const state = stateOf(
+      clientInput({
+        plan: plan("dc1", { paths: new Map([[EGRESS, path(["34.0.0.0/8"], ["do1", "do2"], { strategy: "Spread" })]]) }),
+        choices: new Map([[EGRESS, choice(["do2", "do1"])]]),
+      }),
+    );
     const id = route(state, "34.0.0.0/8", "unicast")!.nexthopId!;
     expect(state.nexthops.get(id)?.group).toEqual([157_001, 157_002]);
     expect(state.sysctls.get("net.ipv4.fib_multipath_hash_policy")).toBe("1");
@@ -90,7 +121,9 @@ describe("desiredKernel", () => {
 
   it("I11: a gateway lets a client send from its own addresses only", () => {
     const peers = stateOf(gatewayInput()).wireguard.get("ismgw0")!.peers;
-    expect([...peers.values()].map(({ allowedIps }) => allowedIps)).toEqual([["10.101.0.1/32", "10.102.0.1/32", "fd5e:1:0:1::1/128", "fd5e:1::1/128"]]);
+    expect([...peers.values()].map(({ allowedIps }) => allowedIps)).toEqual([
+      ["10.101.0.1/32", "10.102.0.1/32", "fd5e:1:0:1::1/128", "fd5e:1::1/128"],
+    ]);
   });
 
   it("gives a client one link a gateway, with everything allowed and the same key and mark", () => {
@@ -116,7 +149,9 @@ describe("desiredKernel", () => {
     const base = clientInput();
     const state = stateOf({ ...base, plan: { ...base.plan, network: narrow } });
     expect(state.wireguard.get("ism0")!.fwmark).toBe(0x4100);
-    expect([...state.rules.values()].every(({ fwmark, fwmask }) => fwmark === undefined || (fwmask === 0x7f00 && (fwmark & ~0x7f00) === 0))).toBe(true);
+    expect([...state.rules.values()].every(({ fwmark, fwmask }) => fwmark === undefined || (fwmask === 0x7f00 && (fwmark & ~0x7f00) === 0))).toBe(
+      true,
+    );
     expect(state.nft!.body).toContain("ct mark and 0xffff80ff or 0x00000100");
     expect(state.nft!.body).not.toContain("0x7f000000");
   });
@@ -129,14 +164,26 @@ describe("desiredKernel", () => {
       ...base,
       plan: {
         ...base.plan,
-        paths: new Map([[EGRESS, path(["0.0.0.0/0"], ["do1"])], [inner, path(["34.0.0.0/8"], ["do1"])]] as const),
-        serves: new Map([[EGRESS, serve("Masquerade")], [inner, serve("None")], ["egress/fixed" as PathId, serve("None")]] as const),
+        paths: new Map([
+          [EGRESS, path(["0.0.0.0/0"], ["do1"])],
+          [inner, path(["34.0.0.0/8"], ["do1"])],
+        ] as const),
+        serves: new Map([
+          [EGRESS, serve("Masquerade")],
+          [inner, serve("None")],
+          ["egress/fixed", serve("None")],
+        ] as const),
         clients: new Map([[node("dc1"), { paths: [EGRESS, inner] }]]),
       },
     };
-    const rules = stateOf(two).nft!.body.split("\n").filter((line) => line.includes("ip saddr @c4_") && line.includes("ct mark"));
+    const rules = stateOf(two)
+      .nft!.body.split("\n")
+      .filter((line) => line.includes("ip saddr @c4_") && line.includes("ct mark"));
     expect(rules.map((line) => line.trim().split(" ").at(-1))).toEqual(["accept", "masquerade"]);
-    const fixed = { ...base, plan: { ...base.plan, serves: new Map([[EGRESS, { ...serve("None"), snat: { type: "Address" as const, address: ip("203.0.113.7") } }]]) } };
+    const fixed = {
+      ...base,
+      plan: { ...base.plan, serves: new Map([[EGRESS, { ...serve("None"), snat: { type: "Address" as const, address: ip("203.0.113.7") } }]]) },
+    };
     expect(stateOf(fixed).nft!.body).toContain("snat ip to 203.0.113.7");
     expect(stateOf(fixed).nft!.body).toMatch(/@d6_egress\/web masquerade/);
   });
@@ -145,7 +192,14 @@ describe("desiredKernel", () => {
     const subnets = [cidr("192.168.88.0/24")];
     const site: PathId = "subnet/dc";
     const own = plan("dc1");
-    const gateway = input({ plan: { ...own, self: { ...own.self, subnets }, paths: new Map([[site, path(["192.168.88.0/24"], ["dc1"])]]), serves: new Map([[site, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]) } });
+    const gateway = input({
+      plan: {
+        ...own,
+        self: { ...own.self, subnets },
+        paths: new Map([[site, path(["192.168.88.0/24"], ["dc1"])]]),
+        serves: new Map([[site, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]),
+      },
+    });
     expect(stateOf(gateway).nft!.sets.get("lan4_site")).toEqual(subnets);
     expect(stateOf(gateway).sysctls.get("net.ipv4.ip_forward")).toBe("1");
     expect(stateOf(input({ plan: { ...own, self: { ...own.self, subnets } } })).nft!.sets.get("lan4_site")).toEqual([]);

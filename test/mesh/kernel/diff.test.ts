@@ -1,36 +1,78 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { desiredKernel } from "../../../mesh/kernel/desired.ts";
 import { applyOperations, describeOperation, diffKernel, EMPTY_KERNEL, type Operation } from "../../../mesh/kernel/diff.ts";
-import { routeKey, ruleKey, type KernelState, type Nexthop, type Route, type Rule, type WgInterface, type WgPeer } from "../../../mesh/kernel/types.ts";
+import {
+  routeKey,
+  ruleKey,
+  type KernelState,
+  type Nexthop,
+  type Route,
+  type Rule,
+  type WgInterface,
+  type WgPeer,
+} from "../../../mesh/kernel/types.ts";
 import type { Endpoint } from "../../../mesh/model/scalars.ts";
 import { choice, cidr, clientInput, EGRESS, gatewayInput, ip, keyOf, node } from "./fixtures.ts";
 
 const LINKS = ["ism0", "ismgw0", "ismg1", "ismg2", "ismg3"] as const;
 const PREFIXES = ["10.1.0.0/16", "10.2.0.0/16", "0.0.0.0/0", "34.0.0.0/8", "34.1.0.0/16"] as const;
 
-const peerArb = fc.record({ n: fc.integer({ min: 1, max: 5 }), allowed: fc.subarray([...PREFIXES]), keepalive: fc.constantFrom(0, 25), port: fc.option(fc.integer({ min: 1, max: 9 })) });
+const peerArb = fc.record({
+  n: fc.integer({ min: 1, max: 5 }),
+  allowed: fc.subarray([...PREFIXES]),
+  keepalive: fc.constantFrom(0, 25),
+  port: fc.option(fc.integer({ min: 1, max: 9 })),
+});
 const linkArb = (name: string) =>
-  fc.record({ port: fc.constantFrom(1, 2), mtu: fc.constantFrom(1380, 1420), up: fc.boolean(), broken: fc.boolean(), peers: fc.uniqueArray(peerArb, { selector: ({ n }) => n, maxLength: 4 }) }).map(({ port, mtu, up, broken, peers }): WgInterface => {
-    const taken = new Set<string>();
-    const list = peers.map(({ n, allowed, keepalive, port: at }): WgPeer => {
-      const own = allowed.filter((one) => !taken.has(one));
-      for (const one of own) taken.add(one);
-      return { publicKey: keyOf(n), allowedIps: own.map(cidr), keepalive, ...(at === null ? {} : { endpoint: `192.0.2.1:${at}` as Endpoint }) };
+  fc
+    .record({
+      port: fc.constantFrom(1, 2),
+      mtu: fc.constantFrom(1380, 1420),
+      up: fc.boolean(),
+      broken: fc.boolean(),
+      peers: fc.uniqueArray(peerArb, { selector: ({ n }) => n, maxLength: 4 }),
+    })
+    .map(({ port, mtu, up, broken, peers }): WgInterface => {
+      const taken = new Set<string>();
+      const list = peers.map(({ n, allowed, keepalive, port: at }): WgPeer => {
+        const own = allowed.filter((one) => !taken.has(one));
+        for (const one of own) taken.add(one);
+        return { publicKey: keyOf(n), allowedIps: own.map(cidr), keepalive, ...(at === null ? {} : { endpoint: `192.0.2.1:${at}` as Endpoint }) };
+      });
+      return {
+        name,
+        listenPort: port,
+        fwmark: 1,
+        mtu,
+        publicKey: keyOf(9),
+        up,
+        peers: new Map(list.map((one) => [one.publicKey, one])),
+        ...(broken ? { broken: true } : {}),
+      };
     });
-    return { name, listenPort: port, fwmark: 1, mtu, publicKey: keyOf(9), up, peers: new Map(list.map((one) => [one.publicKey, one])), ...(broken ? { broken: true } : {}) };
-  });
 
 /** States as a kernel can hold them: nexthops need their device, groups their members, routes their nexthop or device. */
 const stateArb: fc.Arbitrary<KernelState> = fc
   .record({
     links: fc.subarray([...LINKS]).chain((names) => fc.tuple(...names.map(linkArb))),
-    groups: fc.array(fc.record({ id: fc.integer({ min: 157_200, max: 157_204 }), members: fc.subarray([1, 2, 3], { minLength: 1 }) }), { maxLength: 4 }),
+    groups: fc.array(fc.record({ id: fc.integer({ min: 157_200, max: 157_204 }), members: fc.subarray([1, 2, 3], { minLength: 1 }) }), {
+      maxLength: 4,
+    }),
     routes: fc.array(
-      fc.record({ dst: fc.constantFrom(...PREFIXES), table: fc.constantFrom(157, 158, 254), metric: fc.constantFrom(5, 1024), way: fc.constantFrom("group", "dev", "via", "throw", "unreachable"), pick: fc.nat(9) }),
+      fc.record({
+        dst: fc.constantFrom(...PREFIXES),
+        table: fc.constantFrom(157, 158, 254),
+        metric: fc.constantFrom(5, 1024),
+        way: fc.constantFrom("group", "dev", "via", "throw", "unreachable"),
+        pick: fc.nat(9),
+      }),
       { maxLength: 12 },
     ),
-    rules: fc.array(fc.record({ priority: fc.constantFrom(15_700, 15_710, 15_790), mark: fc.option(fc.constantFrom(1, 2)), table: fc.constantFrom(157, 254) }), { maxLength: 5 }),
+    rules: fc.array(
+      fc.record({ priority: fc.constantFrom(15_700, 15_710, 15_790), mark: fc.option(fc.constantFrom(1, 2)), table: fc.constantFrom(157, 254) }),
+      { maxLength: 5 },
+    ),
     addresses: fc.subarray(["10.101.0.1/32", "10.102.0.1/32", "fd00::1/128"]),
     nft: fc.option(fc.record({ body: fc.constantFrom("a", "b"), set: fc.subarray([...PREFIXES]) })),
     sysctls: fc.dictionary(fc.constantFrom("net.ipv4.ip_forward", "net.ipv4.conf.ism0.rp_filter"), fc.constantFrom("0", "1", "2")),
@@ -52,7 +94,12 @@ const stateArb: fc.Arbitrary<KernelState> = fc
       if (way === "dev") return usable.length === 0 ? [] : [{ ...base, type: "unicast", dev: usable[pick % usable.length]! }];
       return ids.length === 0 ? [] : [{ ...base, type: "unicast", nexthopId: ids[pick % ids.length]! }];
     });
-    const ruleList = rules.map(({ priority, mark, table }): Rule => ({ family: 4, priority, table, ...(mark === null ? {} : { fwmark: mark, fwmask: 255 }) }));
+    const ruleList = rules.map(({ priority, mark, table }): Rule => ({
+      family: 4,
+      priority,
+      table,
+      ...(mark === null ? {} : { fwmark: mark, fwmask: 255 }),
+    }));
     return {
       wireguard: new Map(links.map((link) => [link.name, link])),
       addresses: new Set(addresses.map(cidr)),
@@ -65,13 +112,28 @@ const stateArb: fc.Arbitrary<KernelState> = fc
     };
   });
 
-const desiredArb = stateArb.map((state): KernelState => ({ ...state, wireguard: new Map([...state.wireguard].filter(([, { up, broken }]) => up && broken !== true)) }));
+const desiredArb = stateArb.map((state): KernelState => ({
+  ...state,
+  wireguard: new Map([...state.wireguard].filter(([, { up, broken }]) => up && broken !== true)),
+}));
 
 /** Equal but for the order of maps and for endpoints that the desired state leaves open. */
 function comparable(state: KernelState): unknown {
   const sorted = <V>(map: ReadonlyMap<string | number, V>): unknown => [...map].sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
   return {
-    wireguard: sorted(new Map([...state.wireguard].map(([name, link]) => [name, { ...link, peers: sorted(new Map([...link.peers].map(([key, { endpoint: _, ...peer }]) => [key, { ...peer, allowedIps: [...peer.allowedIps].sort() }]))) }]))),
+    wireguard: sorted(
+      new Map(
+        [...state.wireguard].map(([name, link]) => [
+          name,
+          {
+            ...link,
+            peers: sorted(
+              new Map([...link.peers].map(([key, { endpoint: _endpoint, ...peer }]) => [key, { ...peer, allowedIps: [...peer.allowedIps].sort() }])),
+            ),
+          },
+        ]),
+      ),
+    ),
     addresses: [...state.addresses].sort(),
     nexthops: sorted(state.nexthops),
     routes: sorted(state.routes),
@@ -112,7 +174,8 @@ describe("diffKernel", () => {
             if (operation.nexthop.dev !== undefined) expect(state.wireguard.has(operation.nexthop.dev)).toBe(true);
             for (const member of operation.nexthop.group ?? []) expect(state.nexthops.has(member)).toBe(true);
           }
-          if ((operation.op === "route.replace" || operation.op === "route.add") && operation.route.nexthopId !== undefined) expect(state.nexthops.has(operation.route.nexthopId)).toBe(true);
+          if ((operation.op === "route.replace" || operation.op === "route.add") && operation.route.nexthopId !== undefined)
+            expect(state.nexthops.has(operation.route.nexthopId)).toBe(true);
           state = applyOperations(state, [operation]);
         }
       }),
@@ -148,7 +211,10 @@ describe("diffKernel", () => {
   it("puts the protection of a wide route before the route, and its fallback after", () => {
     const wide = clientInput();
     const path = wide.plan.paths.get(EGRESS)!;
-    const desired = desiredKernel({ ...wide, plan: { ...wide.plan, paths: new Map([[EGRESS, { ...path, destinations: [cidr("0.0.0.0/0")] }]]) } }).state;
+    const desired = desiredKernel({
+      ...wide,
+      plan: { ...wide.plan, paths: new Map([[EGRESS, { ...path, destinations: [cidr("0.0.0.0/0")] }]]) },
+    }).state;
     const types = diffKernel(desired, EMPTY_KERNEL).flatMap((one) => (one.op === "route.replace" && one.route.table === 157 ? [one.route.type] : []));
     expect(types.lastIndexOf("throw")).toBeLessThan(types.indexOf("unicast"));
     expect(types.lastIndexOf("unicast")).toBeLessThan(types.indexOf("unreachable"));
@@ -167,8 +233,13 @@ describe("diffKernel", () => {
   it("changes elements of a set one by one, and the table only when its body differs", () => {
     const input = gatewayInput();
     const path = input.plan.paths.get(EGRESS)!;
-    const more = { ...input, plan: { ...input.plan, paths: new Map([[EGRESS, { ...path, destinations: [cidr("34.160.111.146/32"), cidr("2001:db8::/32")] }]]) } };
-    expect(diffKernel(desiredKernel(more).state, desiredKernel(input).state)).toEqual([{ op: "nft.elements", set: "d4_egress/web", add: ["34.160.111.146/32"], remove: ["34.160.111.145/32"] }]);
+    const more = {
+      ...input,
+      plan: { ...input.plan, paths: new Map([[EGRESS, { ...path, destinations: [cidr("34.160.111.146/32"), cidr("2001:db8::/32")] }]]) },
+    };
+    expect(diffKernel(desiredKernel(more).state, desiredKernel(input).state)).toEqual([
+      { op: "nft.elements", set: "d4_egress/web", add: ["34.160.111.146/32"], remove: ["34.160.111.145/32"] },
+    ]);
   });
 
   it("adds routes to other tables without replacing what stands there", () => {
@@ -194,12 +265,23 @@ describe("describeOperation", () => {
   it("names the rules and elements of the nft table that change", () => {
     const rows = diffKernel(desiredKernel(gatewayInput()).state, desiredKernel(clientInput()).state).flatMap(describeOperation);
     expect(rows).toContainEqual({ area: "nat", action: "add", what: "34.160.111.145/32 in d4_egress/web" });
-    expect(rows.some(({ area, action, what }) => area === "nat" && action === "add" && what.startsWith("translate: ") && what.endsWith("masquerade"))).toBe(true);
+    expect(
+      rows.some(({ area, action, what }) => area === "nat" && action === "add" && what.startsWith("translate: ") && what.endsWith("masquerade")),
+    ).toBe(true);
     expect(rows.some(({ area, action, what }) => area === "nat" && action === "remove" && what.startsWith('pin: oifname "ismg1"'))).toBe(true);
   });
 
   it("shows a move as a change from one nexthop to another", () => {
-    const rows = diffKernel(desiredKernel(clientInput({ choices: new Map([[EGRESS, choice(["do2"])]]) })).state, desiredKernel(clientInput()).state).flatMap(describeOperation);
-    expect(rows).toContainEqual({ area: "nexthop", action: "change", what: expect.stringContaining("nexthop 157"), from: "group 157001", to: "group 157002" });
+    const rows = diffKernel(
+      desiredKernel(clientInput({ choices: new Map([[EGRESS, choice(["do2"])]]) })).state,
+      desiredKernel(clientInput()).state,
+    ).flatMap(describeOperation);
+    expect(rows).toContainEqual({
+      area: "nexthop",
+      action: "change",
+      what: expect.stringContaining("nexthop 157"),
+      from: "group 157001",
+      to: "group 157002",
+    });
   });
 });

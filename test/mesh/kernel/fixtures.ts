@@ -28,7 +28,11 @@ export const PEERS: ReadonlyMap<NodeName, PeerPlan> = new Map([
   [node("do2"), peer(3, "region2", ["203.0.113.2:51820"])],
 ]);
 
-export function path(destinations: readonly string[], gateways: readonly string[], extra: Partial<PathPlan> = {}): PathPlan & { destinations: readonly Cidr[] } {
+export function path(
+  destinations: readonly string[],
+  gateways: readonly string[],
+  extra: Partial<PathPlan> = {},
+): PathPlan & { destinations: readonly Cidr[] } {
   return {
     created: 1_000,
     gateways: gateways.map((name, i) => ({ node: node(name), priority: 100 - i })),

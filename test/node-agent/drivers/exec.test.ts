@@ -17,7 +17,13 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-const failure = async (work: Promise<unknown>): Promise<IsthmusError> => asIsthmusError(await work.then(() => new Error("it succeeded"), (error: unknown) => error));
+const failure = async (work: Promise<unknown>): Promise<IsthmusError> =>
+  asIsthmusError(
+    await work.then(
+      () => new Error("it succeeded"),
+      (error: unknown) => error,
+    ),
+  );
 
 describe("run", () => {
   it("names the Debian package of a tool that is not installed", async () => {
@@ -51,7 +57,10 @@ describe("run", () => {
 });
 
 describe("hosts file", () => {
-  const block = new Map([["do1.isthmus", [ip("10.101.0.2"), ip("fd5e:1::2")]], ["do1", [ip("10.101.0.2"), ip("fd5e:1::2")]]]);
+  const block = new Map([
+    ["do1.isthmus", [ip("10.101.0.2"), ip("fd5e:1::2")]],
+    ["do1", [ip("10.101.0.2"), ip("fd5e:1::2")]],
+  ]);
 
   it("keeps what stands around the block byte for byte, and the file's mode", () => {
     const file = join(dir, "hosts");
@@ -93,17 +102,46 @@ describe("what tools print", () => {
     expect(ism0).toMatchObject({ publicKey: keyOf(1), listenPort: 51820, fwmark: 0x41000000 });
     expect([...ism0!.peers.values()]).toEqual([
       { publicKey: keyOf(2), allowedIps: [], keepalive: 0, latestHandshake: 0, rxBytes: 0, txBytes: 0 },
-      { publicKey: keyOf(3), allowedIps: ["10.0.0.0/8", "fd00::1/128"], keepalive: 25, latestHandshake: 1_700_000_000, rxBytes: 5, txBytes: 6, endpoint: "[2001:db8::1]:51820" },
+      {
+        publicKey: keyOf(3),
+        allowedIps: ["10.0.0.0/8", "fd00::1/128"],
+        keepalive: 25,
+        latestHandshake: 1_700_000_000,
+        rxBytes: 5,
+        txBytes: 6,
+        endpoint: "[2001:db8::1]:51820",
+      },
     ]);
     expect(ism1?.publicKey).toBe("");
     expect(JSON.stringify(ism0)).not.toContain("SECRET");
   });
 
   it("reads routes of both families and writes them back the same", () => {
-    expect(routeOf({ dst: "default", nhid: 157_200, dev: "ismg1", table: "157", metric: 1024, prefsrc: "10.101.0.1" }, 4)).toEqual({ family: 4, dst: "0.0.0.0/0", table: 157, type: "unicast", metric: 1024, nexthopId: 157_200, src: "10.101.0.1" });
-    expect(routeOf({ dst: "fd00::1", type: "7", dev: "lo", table: "157", metric: 4_294_967_294 }, 6)).toEqual({ family: 6, dst: "fd00::1/128", table: 157, type: "unreachable", metric: 4_294_967_294 });
-    expect(routeLine("add", { family: 4, dst: cidr("34.0.0.0/8"), table: 254, type: "unicast", metric: 0, multipath: [{ via: ip("192.0.2.1") }, { via: ip("192.0.2.2"), dev: "eth0" }] }).line).toBe(
-      "route add 34.0.0.0/8 table 254 proto 157 nexthop via 192.0.2.1 nexthop via 192.0.2.2 dev eth0",
-    );
+    expect(routeOf({ dst: "default", nhid: 157_200, dev: "ismg1", table: "157", metric: 1024, prefsrc: "10.101.0.1" }, 4)).toEqual({
+      family: 4,
+      dst: "0.0.0.0/0",
+      table: 157,
+      type: "unicast",
+      metric: 1024,
+      nexthopId: 157_200,
+      src: "10.101.0.1",
+    });
+    expect(routeOf({ dst: "fd00::1", type: "7", dev: "lo", table: "157", metric: 4_294_967_294 }, 6)).toEqual({
+      family: 6,
+      dst: "fd00::1/128",
+      table: 157,
+      type: "unreachable",
+      metric: 4_294_967_294,
+    });
+    expect(
+      routeLine("add", {
+        family: 4,
+        dst: cidr("34.0.0.0/8"),
+        table: 254,
+        type: "unicast",
+        metric: 0,
+        multipath: [{ via: ip("192.0.2.1") }, { via: ip("192.0.2.2"), dev: "eth0" }],
+      }).line,
+    ).toBe("route add 34.0.0.0/8 table 254 proto 157 nexthop via 192.0.2.1 nexthop via 192.0.2.2 dev eth0");
   });
 });

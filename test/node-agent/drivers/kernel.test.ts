@@ -79,7 +79,11 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
   };
 
   it("converges: what is applied is what is observed, and a second diff is empty", async () => {
-    for (const [machine, desired] of [[do1, await gateway(do1, "do1")], [do2, await gateway(do2, "do2")], [dc1, await client()]] as const) {
+    for (const [machine, desired] of [
+      [do1, await gateway(do1, "do1")],
+      [do2, await gateway(do2, "do2")],
+      [dc1, await client()],
+    ] as const) {
       const results = await machine.converge(desired);
       expect(results.filter(({ ok }) => !ok)).toEqual([]);
       expect(await machine.difference(desired)).toEqual([]);
@@ -166,7 +170,9 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
   });
 
   it("fails closed when wireguard-go of the active link is killed, and puts the link back", async () => {
-    dc1.sh("nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority 500; }; add rule ip watch out oifname eth0 ip daddr 203.0.113.0/24 counter'");
+    dc1.sh(
+      "nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority 500; }; add rule ip watch out oifname eth0 ip daddr 203.0.113.0/24 counter'",
+    );
     const [pid] = dc1.pids("wireguard-go -f ismg1");
     kill(pid!);
     await eventually(2_000, "the link is gone", () => !dc1.ok("ip link show ismg1"));
@@ -217,7 +223,9 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     const woken = new Set<string>();
     await dc1.watch((what) => woken.add(what));
     await eventually(5_000, "a wake-up by a route", async () => {
-      dc1.sh("ip route replace 198.51.100.0/24 dev eth0; ip route del 198.51.100.0/24 dev eth0; nft add table ip scratch; nft delete table ip scratch");
+      dc1.sh(
+        "ip route replace 198.51.100.0/24 dev eth0; ip route del 198.51.100.0/24 dev eth0; nft add table ip scratch; nft delete table ip scratch",
+      );
       await new Promise((resolve) => setImmediate(resolve));
       return woken.has("network") && woken.has("nft");
     });
@@ -244,16 +252,29 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
   });
 
   it("cleans up exactly what is ours", async () => {
-    dc1.sh("ip route add 198.51.100.0/24 via 192.168.90.99; ip rule add priority 15780 from 198.51.100.7 lookup 99; ip addr add 198.51.100.9/32 dev lo; nft add table inet other");
+    dc1.sh(
+      "ip route add 198.51.100.0/24 via 192.168.90.99; ip rule add priority 15780 from 198.51.100.7 lookup 99; ip addr add 198.51.100.9/32 dev lo; nft add table inet other",
+    );
     const said = await dc1.cleanup();
     expect(said.length).toBeGreaterThan(20);
     expect(said.filter((line) => line.startsWith("could not"))).toEqual([]);
     const left = await dc1.observe();
-    expect({ ...left, nft: left.nft ?? null }).toEqual({ wireguard: new Map(), addresses: new Set(), nexthops: new Map(), routes: new Map(), rules: new Map(), nft: null, sysctls: new Map(), hosts: new Map() });
+    expect({ ...left, nft: left.nft ?? null }).toEqual({
+      wireguard: new Map(),
+      addresses: new Set(),
+      nexthops: new Map(),
+      routes: new Map(),
+      rules: new Map(),
+      nft: null,
+      sysctls: new Map(),
+      hosts: new Map(),
+    });
     expect(dc1.pids("wireguard-go")).toEqual([]);
     expect(dc1.sh("cat /proc/sys/net/ipv4/conf/all/src_valid_mark").trim()).toBe("0");
     expect(dc1.sh(`cat ${dc1.dir}/hosts`)).toBe("127.0.0.1 localhost\n");
-    expect(dc1.sh("ip route; ip rule; ip addr show dev lo; nft list tables")).toMatch(/198\.51\.100\.0\/24 via[^]*15780:[^]*198\.51\.100\.9\/32[^]*table inet other/);
+    expect(dc1.sh("ip route; ip rule; ip addr show dev lo; nft list tables")).toMatch(
+      /198\.51\.100\.0\/24 via[^]*15780:[^]*198\.51\.100\.9\/32[^]*table inet other/,
+    );
     expect(dc1.sh("ip rule; ip -6 rule")).not.toMatch(/proto 157|157\d\d:\s.*fwmark/);
     expect(await dc1.cleanup()).toEqual([]);
   });

@@ -62,13 +62,29 @@ describe.runIf(isRoot)("2,000 destinations", () => {
   it("moves and changes routes through LAN gateways", async () => {
     const routes = (destinations: readonly string[]): DesiredInput["plan"] => ({
       ...base.plan,
-      lanRoutes: new Map([["staticroute/many", { created: 1, gateways: [ip("192.168.88.5")], table: 254, strategy: "Failover", health: { type: "none", interval: "100ms", threshold: 3, holdDown: "5s" }, destinations: destinations.map(cidr) }]]),
+      lanRoutes: new Map([
+        [
+          "staticroute/many",
+          {
+            created: 1,
+            gateways: [ip("192.168.88.5")],
+            table: 254,
+            strategy: "Failover",
+            health: { type: "none", interval: "100ms", threshold: 3, holdDown: "5s" },
+            destinations: destinations.map(cidr),
+          },
+        ],
+      ]),
     });
     const all = routes(LAN);
     await go("program 2,000 LAN routes", { ...base, plan: all });
     await go("move them all", { ...base, plan: all, lanChoices: new Map([["staticroute/many", [ip("192.168.88.12")]]]) });
     await go("spread them over two", { ...base, plan: all, lanChoices: new Map([["staticroute/many", [ip("192.168.88.12"), ip("192.168.88.5")]]]) });
-    await go("change one of them", { ...base, plan: routes([...LAN.slice(1), "198.19.200.1/32"]), lanChoices: new Map([["staticroute/many", [ip("192.168.88.12"), ip("192.168.88.5")]]]) });
+    await go("change one of them", {
+      ...base,
+      plan: routes([...LAN.slice(1), "198.19.200.1/32"]),
+      lanChoices: new Map([["staticroute/many", [ip("192.168.88.12"), ip("192.168.88.5")]]]),
+    });
     await go("remove them all", base);
   }, 30_000);
 });

@@ -45,7 +45,9 @@ export interface Lan {
 export function openLan(prefix: string): Lan {
   const bridge = `ist-d-${prefix}`;
   const closers: (() => void)[] = [];
-  sh(`ip netns del ${bridge} 2>/dev/null; ip netns add ${bridge}; ip -n ${bridge} link set lo up; ip -n ${bridge} link add br0 type bridge; ip -n ${bridge} link set br0 up`);
+  sh(
+    `ip netns del ${bridge} 2>/dev/null; ip netns add ${bridge}; ip -n ${bridge} link set lo up; ip -n ${bridge} link add br0 type bridge; ip -n ${bridge} link set br0 up`,
+  );
   closers.push(() => sh(`ip netns del ${bridge}`));
   return {
     async machine(name, address, setup = "") {
@@ -53,7 +55,9 @@ export function openLan(prefix: string): Lan {
       sh(`ip netns del ${ns} 2>/dev/null; ip netns add ${ns}`);
       const dir = mkdtempSync(join(tmpdir(), `${ns}-`));
       closers.push(() => {
-        const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" }).stdout.split("\n").filter((pid) => pid !== "");
+        const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" })
+          .stdout.split("\n")
+          .filter((pid) => pid !== "");
         for (const pid of inside) kill(Number(pid));
         sh(`ip netns del ${ns}`);
         rmSync(dir, { recursive: true, force: true });
@@ -63,7 +67,18 @@ export function openLan(prefix: string): Lan {
       sh(`umask 077; wg genkey > ${dir}/key; echo '127.0.0.1 localhost' > ${dir}/hosts`);
       const publicKey = sh(`wg pubkey < ${dir}/key`).trim() as WgPublicKey;
       // The first process keeps the mount namespace, so that a restarted one finds the same sockets.
-      const holder = spawn("nsenter", [`--net=/run/netns/${ns}`, "unshare", "-m", "sh", "-c", "mkdir -p /var/run/wireguard && mount -t tmpfs tmpfs /var/run/wireguard && echo ready && exec sleep infinity"], { stdio: ["ignore", "pipe", "ignore"] });
+      const holder = spawn(
+        "nsenter",
+        [
+          `--net=/run/netns/${ns}`,
+          "unshare",
+          "-m",
+          "sh",
+          "-c",
+          "mkdir -p /var/run/wireguard && mount -t tmpfs tmpfs /var/run/wireguard && echo ready && exec sleep infinity",
+        ],
+        { stdio: ["ignore", "pipe", "ignore"] },
+      );
       await new Promise((resolve) => holder.stdout.once("data", resolve));
       return machineOf(ns, name, dir, publicKey, holder.pid!);
     },
@@ -81,7 +96,11 @@ async function machineOf(ns: string, name: string, dir: string, publicKey: WgPub
   let child: ChildProcess;
   const start = (): Promise<void> =>
     new Promise((ready) => {
-      child = spawn("nsenter", [...enter, process.execPath, join(import.meta.dirname, "node-process.ts"), dir], { stdio: ["ignore", "ignore", "inherit", "ipc"], serialization: "advanced", detached: true });
+      child = spawn("nsenter", [...enter, process.execPath, join(import.meta.dirname, "node-process.ts"), dir], {
+        stdio: ["ignore", "ignore", "inherit", "ipc"],
+        serialization: "advanced",
+        detached: true,
+      });
       child.on("message", (message: { ready?: true; wake?: string; id?: number; value?: unknown; error?: string }) => {
         if (message.ready) return ready();
         if (message.wake !== undefined) return onWake(message.wake);
@@ -98,7 +117,8 @@ async function machineOf(ns: string, name: string, dir: string, publicKey: WgPub
       waiting.set(id, { resolve, reject });
       child.send({ id, call: what, body });
     });
-  const run = (script: string): { status: number | null; stdout: string; stderr: string } => spawnSync("nsenter", [...enter, "sh", "-c", script], { encoding: "utf8" });
+  const run = (script: string): { status: number | null; stdout: string; stderr: string } =>
+    spawnSync("nsenter", [...enter, "sh", "-c", script], { encoding: "utf8" });
   return {
     name,
     dir,
@@ -131,7 +151,9 @@ async function machineOf(ns: string, name: string, dir: string, publicKey: WgPub
       await start();
     },
     pids(words) {
-      const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" }).stdout.split("\n").filter((pid) => pid !== "");
+      const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" })
+        .stdout.split("\n")
+        .filter((pid) => pid !== "");
       return inside.map(Number).filter((pid) => commandLine(pid).includes(words));
     },
   };
@@ -146,7 +168,11 @@ function commandLine(pid: number): string {
 }
 
 /** Tries until it holds. */
-export async function eventually<T>(withinMs: number, what: string, attempt: () => Promise<T | undefined | false> | T | undefined | false): Promise<T> {
+export async function eventually<T>(
+  withinMs: number,
+  what: string,
+  attempt: () => Promise<T | undefined | false> | T | undefined | false,
+): Promise<T> {
   const deadline = performance.now() + withinMs;
   for (;;) {
     const found = await attempt();
@@ -169,4 +195,3 @@ export const isRoot = process.getuid?.() === 0;
 function sh(script: string): string {
   return execFileSync("sh", ["-c", script], { encoding: "utf8" });
 }
-

@@ -26,18 +26,41 @@ describe.runIf(isRoot)("a site's subnet", () => {
       [node("dc1"), { ...peer(1, "dc", ["192.0.2.1:51820"]), k: gateway.publicKey }],
       [node("do1"), { ...peer(2, "region1", ["192.0.2.2:51820"]), k: remote.publicKey }],
     ]);
-    const common = { network: { ...NETWORK, controllers: [] }, peers, sites: new Map(), lanRoutes: new Map(), paths: new Map([[SITE, path(["172.20.88.0/24"], ["dc1"])]]) };
+    const common = {
+      network: { ...NETWORK, controllers: [] },
+      peers,
+      sites: new Map(),
+      lanRoutes: new Map(),
+      paths: new Map([[SITE, path(["172.20.88.0/24"], ["dc1"])]]),
+    };
     const gatewayPlan: Plan = {
       ...common,
       self: { name: node("dc1"), index: 1, site: peers.get(node("dc1"))!.s, labels: {}, advertise: [], subnets: [cidr("172.20.88.0/24")] },
       serves: new Map([[SITE, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]),
       clients: new Map([[node("do1"), { paths: [SITE] }]]),
     };
-    const remotePlan: Plan = { ...common, self: { name: node("do1"), index: 2, site: peers.get(node("do1"))!.s, labels: {}, advertise: [], subnets: [] }, serves: new Map(), clients: new Map() };
+    const remotePlan: Plan = {
+      ...common,
+      self: { name: node("do1"), index: 2, site: peers.get(node("do1"))!.s, labels: {}, advertise: [], subnets: [] },
+      serves: new Map(),
+      clients: new Map(),
+    };
     const dial = { mesh: "192.0.2.1:51820" as Endpoint, gateway: "192.0.2.1:51821" as Endpoint };
     const states = [
       [gateway, desiredKernel(input({ plan: gatewayPlan, host: await gateway.hostFacts(), publicKey: gateway.publicKey })).state],
-      [remote, desiredKernel(input({ plan: remotePlan, host: await remote.hostFacts(), publicKey: remote.publicKey, links: new Map([[node("dc1"), 1]]), choices: new Map([[SITE, choice(["dc1"])]]), dial: new Map([[node("dc1"), dial]]) })).state],
+      [
+        remote,
+        desiredKernel(
+          input({
+            plan: remotePlan,
+            host: await remote.hostFacts(),
+            publicKey: remote.publicKey,
+            links: new Map([[node("dc1"), 1]]),
+            choices: new Map([[SITE, choice(["dc1"])]]),
+            dial: new Map([[node("dc1"), dial]]),
+          }),
+        ).state,
+      ],
     ] as const;
     for (const [one, desired] of states) {
       const results = await one.converge(desired);
@@ -80,7 +103,9 @@ describe.runIf(isRoot)("a site's subnet", () => {
   });
 
   it("does not carry machines of other networks into the overlay", () => {
-    gateway.sh("nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority -400; }; add rule ip watch out oifname ism0 ip saddr 192.0.2.66 counter'");
+    gateway.sh(
+      "nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority -400; }; add rule ip watch out oifname ism0 ip saddr 192.0.2.66 counter'",
+    );
     machine.sh("ip addr add 192.0.2.66/24 dev eth0; ip route replace 10.101.0.0/16 via 192.0.2.1");
     expect(machine.ok("ping -c1 -W1 -I 192.0.2.66 10.101.0.2")).toBe(false);
     expect(gateway.sh("nft list table ip watch")).toContain("counter packets 0 bytes 0");
