@@ -1,14 +1,17 @@
 /** Breaking things on purpose, and putting them right. Faults are levels: what is recorded is what is broken. */
+import { clientFor } from "../cli/client.ts";
 import { IsthmusError } from "../mesh/errors.ts";
 import { blocks, type Fault } from "./blueprint.ts";
 import { boot, plugIn, powerOff, serviceProcesses, startService, stopService } from "./machine.ts";
-import { netnsName, WORLD } from "./names.ts";
+import { hostPaths, netnsName, WORLD } from "./names.ts";
 import { kill, processesUnder } from "./process.ts";
 import { each, ipBatch, run } from "./shell.ts";
 import { addFault, initOf, type LabState, listFaults, removeFault } from "./state.ts";
 import { type Host, hostNamed, type Topology } from "./topology.ts";
 
 export const FAULT_KINDS = ["node", "uplink", "link", "carrier", "agent", "controller", "wireguard"] as const;
+/** Instead of an interface's name: the link that egress goes by now. */
+const ACTIVE = "active";
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
 /** From `fail KIND NAME…` to faults. @throws IsthmusError when the names do not fit the kind. */
@@ -133,9 +136,10 @@ async function applyBlocks(state: LabState, now: readonly Fault[], before: reado
 }
 
 /** Kills the process behind a userspace interface; a kernel interface is deleted. */
-async function killWireGuard(state: LabState, host: string, ifname: string): Promise<void> {
+async function killWireGuard(state: LabState, host: string, named: string): Promise<void> {
   const init = await initOf(state.name, host);
   if (init === undefined) throw new IsthmusError("Unreachable", `${host} is powered off`);
+  const ifname = named === ACTIVE ? await activeLink(state.name, host) : named;
   const mine = processesUnder(init).filter((one) => one.argv[0]?.endsWith("wireguard-go") === true && one.argv.includes(ifname));
   for (const one of mine) kill(one);
   if (mine.length > 0) return;
@@ -144,6 +148,21 @@ async function killWireGuard(state: LabState, host: string, ifname: string): Pro
     throw new IsthmusError("NotFound", `${host} has no WireGuard interface ${ifname}`, {
       remedy: `See them: isthmus lab exec ${host} -- wg show interfaces.`,
     });
+}
+
+/** The interface of the gateway that the node's first egress path goes by now, as its agent says. */
+async function activeLink(lab: string, host: string): Promise<string> {
+  const socket = `${hostPaths(lab, host).run}/isthmus/agent.sock`;
+  const status = (await clientFor({ name: host, socket }).call("GET", "/status")) as AgentPaths;
+  const path = status.paths.find((one) => one.id.startsWith("egress/")) ?? status.paths[0];
+  const link = status.links.find((one) => one.gateway === path?.active[0]);
+  if (link === undefined) throw new IsthmusError("NotFound", `${host} sends nothing over a gateway link now`);
+  return link.interface;
+}
+
+interface AgentPaths {
+  readonly paths: readonly { readonly id: string; readonly active: readonly string[] }[];
+  readonly links: readonly { readonly gateway: string; readonly interface: string }[];
 }
 
 /** `heal`'s words: nothing is everything; a kind, a host or a site's name picks the faults that carry it. */

@@ -158,7 +158,8 @@ const FAIL_HELP = `
   carrier HOST       the cables of a host
   agent NODE         kill -9 of the agent and its control group; it stays dead until healed
   controller         kill -9 of the controller
-  wireguard NODE [INTERFACE]   kill -9 of the process behind an interface (default ism0)
+  wireguard NODE [INTERFACE]   kill -9 of the process behind an interface (default ism0;
+                     "active": the link that egress goes by now)
 `;
 
 function duration(text: string): number {

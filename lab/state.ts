@@ -13,6 +13,8 @@ export interface LabState {
   readonly builder: ProcessId;
   readonly createdAt: string;
   readonly topology: Topology;
+  /** The command line's context before this lab; current again after it. */
+  readonly contextBefore?: string;
   /** Whether a controller and agents run, or only bare namespaces. */
   readonly joined: boolean;
 }

@@ -8,7 +8,7 @@ import { type Lab, labOf } from "./lab.ts";
 import { applyManifests, makeTokens, serviceOf, siteDocuments, startAgents, waitForController, waitForNodes } from "./mesh.ts";
 import { checkLabName } from "./names.ts";
 import { eventually, TOOLS } from "./shell.ts";
-import { initOf, labCondition, type LabState } from "./state.ts";
+import { initOf, labCondition, type LabState, readState } from "./state.ts";
 import { hostNamed, type Topology } from "./topology.ts";
 
 export interface UpOptions {
@@ -78,7 +78,10 @@ export async function labUp(options: UpOptions): Promise<Lab> {
       if (options.manifests !== false) {
         await step("examples applied and in effect", () => applyManifests(client, topology.manifests, options.signal));
       }
-      if (options.setContext === true) await setContext(name, socket);
+      if (options.setContext === true) {
+        const contextBefore = await setContext(name, socket);
+        state = { ...state, ...(contextBefore === undefined ? {} : { contextBefore }) };
+      }
     }
     state = await markUp(state);
     return labOf(state);
@@ -89,8 +92,9 @@ export async function labUp(options: UpOptions): Promise<Lab> {
 export async function labDown(name: string): Promise<boolean> {
   checkLabName(name);
   checkRoot();
+  const before = (await readState(name))?.contextBefore;
   const existed = await removeLab(name);
-  await dropContext(name);
+  await dropContext(name, before);
   return existed;
 }
 
@@ -133,14 +137,16 @@ async function waitForInternet(state: LabState): Promise<void> {
 
 export const contextName = (lab: string): string => `lab-${lab}`;
 
-async function setContext(lab: string, socket: string): Promise<void> {
+/** Gives back the context that was current before. */
+async function setContext(lab: string, socket: string): Promise<string | undefined> {
   const io = { env: process.env };
-  const contexts = withContext(await readContexts(io), { name: contextName(lab), socket });
-  await writeContexts(io, { ...contexts, current: contextName(lab) });
+  const before = await readContexts(io);
+  await writeContexts(io, { ...withContext(before, { name: contextName(lab), socket }), current: contextName(lab) });
+  return before.current === contextName(lab) ? undefined : before.current;
 }
 
 /** Leaves the file out of existence when nothing else is in it, as it was before the first `lab up`. */
-async function dropContext(lab: string): Promise<void> {
+async function dropContext(lab: string, previous: string | undefined): Promise<void> {
   const io = { env: process.env };
   const before: Contexts = await readContexts(io).catch(() => ({ contexts: [] }));
   const contexts = before.contexts.filter((context) => context.name !== contextName(lab));
@@ -151,6 +157,7 @@ async function dropContext(lab: string): Promise<void> {
     await rmdir(file.slice(0, file.lastIndexOf("/"))).catch(() => {});
     return;
   }
-  const { current, ...rest } = before;
-  await writeContexts(io, { ...rest, contexts, ...(current === undefined || current === contextName(lab) ? {} : { current }) });
+  const next = before.current === contextName(lab) ? previous : before.current;
+  const known = contexts.some((context) => context.name === next);
+  await writeContexts(io, { ...(next === undefined || !known ? {} : { current: next }), contexts });
 }

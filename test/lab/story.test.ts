@@ -1,6 +1,6 @@
 /** What a user does on the first evening, with real agents: join, egress, failover, the controller dead. Needs root. */
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { removeLab } from "../../lab/build.ts";
@@ -17,6 +17,9 @@ const NAME = `t-${process.pid}-s`;
 const INTERNET = "34.160.111.145";
 const topology = await loadTopology(`${REPOSITORY}/lab/topology/default.yaml`);
 const addressOf = (host: string): string => publicAddress(topology, hostNamed(topology, host)) ?? "";
+
+/** What the user had before the lab. */
+const OTHER_CONTEXT = "current: prod\ncontexts:\n  - name: prod\n    server: https://controller.example:8443\n";
 
 let lab: Lab;
 let home: string;
@@ -62,6 +65,8 @@ async function watchLeaks(): Promise<() => Promise<number>> {
 beforeAll(async () => {
   home = await mkdtemp(`${tmpdir()}/isthmus-story-`);
   process.env["XDG_CONFIG_HOME"] = home;
+  await mkdir(`${home}/isthmus`);
+  await writeFile(`${home}/isthmus/config.yaml`, OTHER_CONTEXT, { mode: 0o600 });
   lab = await labUp({ name: NAME, topology, join: true, setContext: true });
 }, 120_000);
 
@@ -82,7 +87,13 @@ describe("a lab with agents", () => {
   test("has four nodes in three places, joined, ready, with names that resolve", async () => {
     expect((await isthmus("get", "nodes", "-o", "name")).trim().split("\n")).toHaveLength(4);
     await allReady();
-    expect((await lab.exec("datacenter1", ["ping", "-4", "-c", "1", "-W", "2", "do2.isthmus"])).stdout).toContain("10.101.");
+    await eventually("do2 answers by its name", 10_000, async () =>
+      (await lab.exec("datacenter1", ["ping", "-4", "-c", "1", "-W", "1", "do2.isthmus"], { mayFail: true })).stdout.includes(
+        "from do2.isthmus (10.101.",
+      )
+        ? true
+        : undefined,
+    );
     expect(await lab.overlayAddress("datacenter2")).toMatch(/^10\.101\./);
   });
 
@@ -134,12 +145,23 @@ describe("a lab with agents", () => {
     expect(await seenFrom("datacenter1")).toBe(addressOf("do1"));
   });
 
+  test("puts a killed tunnel back by itself, and leaks nothing meanwhile", async () => {
+    const leaks = await watchLeaks();
+    await lab.fail("wireguard", "datacenter1", "active");
+    await eventually("traffic flows again", 30_000, async () =>
+      [addressOf("do1"), addressOf("do2")].includes(await seenFrom("datacenter1")) ? true : undefined,
+    );
+    await becomes("the tunnel is preferred again", "datacenter2", addressOf("do1"));
+    expect(await leaks()).toBe(0);
+    expect((await lab.status()).faults).toEqual([]);
+  });
+
   test("with the controller dead, goes by do2 when do1 loses its power, and nothing leaks meanwhile", async () => {
     const leaks = await watchLeaks();
     await lab.fail("controller");
-    const stream = await lab.startGapStream({ from: "datacenter1", to: "inet", intervalMs: 5 });
+    const stream = await lab.startGapStream({ from: "datacenter2", to: "inet", intervalMs: 5 });
     await lab.fail("node", "do1");
-    await becomes("the internet sees do2", "datacenter1", addressOf("do2"));
+    await becomes("the internet sees do2", "datacenter2", addressOf("do2"));
     const report = await stream.stop();
     expect(report.lost).toBeGreaterThan(0);
     // It is over: the flow that was open before goes on by do2.
@@ -161,6 +183,7 @@ describe("a lab with agents", () => {
     expect(await readFile(`${home}/isthmus/config.yaml`, "utf8")).toContain(`lab-${NAME}`);
     expect(await labDown(NAME)).toBe(true);
     expect((await readdir("/run/netns").catch(() => [])).filter((name) => name.startsWith(`isthmus-${NAME}`))).toEqual([]);
-    expect([labPaths(NAME).run, labPaths(NAME).data, `${home}/isthmus`].filter((path) => existsSync(path))).toEqual([]);
+    expect([labPaths(NAME).run, labPaths(NAME).data].filter((path) => existsSync(path))).toEqual([]);
+    expect(await readFile(`${home}/isthmus/config.yaml`, "utf8")).toBe(OTHER_CONTEXT);
   });
 });
