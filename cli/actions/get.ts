@@ -1,7 +1,7 @@
 /** `get`. */
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { Kind } from "../../mesh/model/resources.ts";
-import { getObject, listObjects, selectorQuery, watchObjects } from "../api.ts";
+import { getObject, listObjects, selectorQuery } from "../api.ts";
 import type { GlobalFlags, Output } from "../cli.ts";
 import type { Client } from "../client.ts";
 import { connect } from "../connect.ts";
@@ -21,7 +21,8 @@ export interface GetFlags extends GlobalFlags {
   readonly showLabels?: boolean;
 }
 
-interface Found {
+/** Objects of one kind as they were found, at a revision of the store. */
+export interface Found {
   readonly kind: Kind;
   readonly objects: readonly AnyObject[];
   readonly revision: number;
@@ -41,7 +42,7 @@ export async function getObjects(io: Io, words: readonly string[], flags: GetFla
   const single = targets.length === 1 && targets[0]?.name !== undefined;
   await print(io, client, found, single, words, flags);
   for (const problem of problems) io.err(`error: ${problem.message}\n`);
-  if (flags.watch === true && problems.length === 0) await follow(io, client, targets, found, selector, flags);
+  if (flags.watch === true && problems.length === 0) await (await import("./watch.ts")).follow(io, client, targets, found, selector, flags);
   return problems[0]?.exit ?? 0;
 }
 
@@ -96,63 +97,11 @@ async function print(io: Io, client: Client, found: readonly Found[], single: bo
         paint: cellPainter(io),
       }).text,
   );
-  io.out(tables.join("\n"));
+  if (tables.length > 0) io.out(tables.join("\n"));
 }
 
-/** Rows as objects change, until the signal. A watch that ends is begun again from where it was. */
-async function follow(
-  io: Io,
-  client: Client,
-  targets: readonly Target[],
-  found: readonly Found[],
-  selector: string | undefined,
-  flags: GetFlags,
-): Promise<void> {
-  const names = new Map<Kind, Set<string> | undefined>();
-  for (const { kind, name } of targets) names.set(kind, name === undefined ? undefined : (names.get(kind) ?? new Set()).add(name));
-  const context = await columnContext(io, client, targets);
-  const many = names.size > 1;
-  const printRow = async (kind: Kind, object: AnyObject): Promise<void> => {
-    const { output } = flags;
-    if (output === "json") return io.out(`${JSON.stringify(object)}\n`);
-    if (output === "yaml") return io.out(`---\n${await serialise(object, "yaml")}`);
-    if (output === "name") return io.out(`${nameOf(object)}\n`);
-    const first = found.find((each) => each.kind === kind);
-    const shown = columns(kind, { ...context, prefix: many ? `${kind.toLowerCase()}/` : undefined }, flags);
-    const widths = renderTable(shown, first?.objects ?? [], { headers: flags.headers !== false, wide: output === "wide" }).widths;
-    io.out(renderTable(shown, [object], { headers: false, wide: output === "wide", widths, paint: cellPainter(io) }).text);
-  };
-  await Promise.all(
-    [...names].map(async ([kind, wanted]) => {
-      let since = found.find((each) => each.kind === kind)?.revision ?? 0;
-      while (!io.signal.aborted) {
-        for await (const event of watchObjects(client, kind, since, selector, io.signal)) {
-          since = event.revision ?? since;
-          if (wanted === undefined || wanted.has(event.object.metadata.name))
-            await printRow(
-              kind,
-              event.type === "DELETED" && flags.output === undefined
-                ? { ...event.object, metadata: { ...event.object.metadata, name: `${event.object.metadata.name} (deleted)` } }
-                : event.object,
-            );
-        }
-        await pause(RECONNECT_MS, io.signal);
-      }
-    }),
-  );
-}
-
-const RECONNECT_MS = 500;
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((done) => {
-    if (signal.aborted) return done();
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
-  });
-}
-
-function columns(kind: Kind, context: ColumnContext, flags: GetFlags): readonly Column<AnyObject>[] {
+/** Columns of a kind, with the labels where they are wanted. */
+export function columns(kind: Kind, context: ColumnContext, flags: GetFlags): readonly Column<AnyObject>[] {
   const own = columnsOf(kind, context);
   if (flags.showLabels !== true) return own;
   return [
@@ -168,7 +117,7 @@ function columns(kind: Kind, context: ColumnContext, flags: GetFlags): readonly 
 }
 
 /** A node's location is its site's kind: the sites are asked for where nodes are shown. */
-async function columnContext(io: Io, client: Client, shown: readonly { readonly kind: Kind }[]): Promise<ColumnContext> {
+export async function columnContext(io: Io, client: Client, shown: readonly { readonly kind: Kind }[]): Promise<ColumnContext> {
   const locations = new Map<string, string>();
   if (shown.some((each) => each.kind === "MeshNode")) {
     const known = shown.find((each): each is Found => each.kind === "Site" && "objects" in each)?.objects;

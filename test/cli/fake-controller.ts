@@ -29,6 +29,8 @@ export interface FakeController extends AsyncDisposable {
   /** Sends a change to all who watch. */
   put(object: Stored, type?: "ADDED" | "MODIFIED" | "DELETED"): void;
   watchers(): number;
+  /** Breaks the connections of all who watch. */
+  hangUp(): void;
 }
 
 export async function fakeController(now: () => number): Promise<FakeController> {
@@ -51,6 +53,12 @@ export async function fakeController(now: () => number): Promise<FakeController>
         if (plural === KINDS[object.kind].plural) response.write(`${JSON.stringify({ type, object, revision })}\n`);
     },
     watchers: () => watching.size,
+    hangUp: () => {
+      for (const entry of watching) {
+        entry.response.destroy();
+        watching.delete(entry);
+      }
+    },
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();
       await new Promise((done) => server.close(done));

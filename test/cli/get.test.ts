@@ -139,6 +139,30 @@ describe("get", () => {
     ).toEqual(["NAME", "do1", "do7", "do7 (deleted)"]);
   });
 
+  it("prints the header with the first row when there was nothing to list", async () => {
+    const stop = new AbortController();
+    const ran = go("get sites -w", { signal: stop.signal, onOut: () => stop.abort() });
+    await expect.poll(() => controller.watchers()).toBe(1);
+    add(site("do", "cloud"));
+    expect((await ran).out).toMatch(/^NAME .*\ndo /);
+  });
+
+  it("goes on watching when the controller hangs up", async () => {
+    add(site("do", "cloud"));
+    const stop = new AbortController();
+    const ran = go("get sites -w", {
+      signal: stop.signal,
+      onOut: (out) => {
+        if (out.includes("late")) stop.abort();
+      },
+    });
+    await expect.poll(() => controller.watchers()).toBe(1);
+    controller.hangUp();
+    await expect.poll(() => controller.watchers(), { timeout: 10_000 }).toBe(1);
+    add(site("late", "cloud"));
+    expect((await ran).status).toBe(0);
+  });
+
   it("colours the status on a terminal, unless NO_COLOR is set", async () => {
     add(node("do1"));
     expect((await go("get nodes", { tty: true })).out).toContain("\u001b[32mReady\u001b[0m");
