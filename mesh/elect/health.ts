@@ -202,8 +202,8 @@ export function forgive(h: HealthState): void {
 export function setDown(h: HealthState, now: number): void {
   if (h.verdict === "Up") {
     h.flaps = Math.max(0, h.flaps - Math.floor((now - h.since) / FLAP_DECAY_MS));
-    h.holdDownMs = Math.min(h.config.holdDownMs * 2 ** h.flaps, Math.max(MAX_HOLD_DOWN_MS, h.config.holdDownMs));
     h.flaps = Math.min(h.flaps + 1, 32);
+    h.holdDownMs = quietPeriod(h);
   }
   h.pendingSince = undefined;
   if (h.recovering) h.version++;
@@ -230,6 +230,7 @@ export function isAnswering(h: HealthState): boolean {
 /** Changes interval, threshold or hold-down of a running link without forgetting what is known of it. */
 export function setConfig(h: HealthState, config: HealthConfig): void {
   h.config = config;
+  h.holdDownMs = quietPeriod(h);
 }
 
 /** What an election sees of the link. */
@@ -243,6 +244,10 @@ export function linkView(node: NodeName, h: HealthState): LinkView {
     srttMs: h.srttMs,
     ...(h.recovering && h.quietSince !== undefined ? { holdDownUntil: h.quietSince + h.holdDownMs } : {}),
   };
+}
+
+function quietPeriod({ config, flaps }: HealthState): number {
+  return Math.min(config.holdDownMs * 2 ** Math.max(0, flaps - 1), Math.max(MAX_HOLD_DOWN_MS, config.holdDownMs));
 }
 
 function miss(h: HealthState, sentAt: number): void {

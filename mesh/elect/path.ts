@@ -12,7 +12,7 @@ import type { NodeName } from "../model/scalars.ts";
 import { isAlive, TIER, tierOf, whyRejected, type Candidate } from "./rank.ts";
 import type { Choice, LinkView, Reason, Rejected } from "./types.ts";
 
-/** After a choice among gateways of which better ones had not been heard yet, a better one is taken at once for so long. */
+/** After a first choice, made while better gateways did not answer, a better one is taken at once for so long. */
 export const SETTLE_MS = 3_000;
 
 export interface PathInput {
@@ -74,7 +74,7 @@ function failover(input: PathInput, alive: readonly Candidate[], candidates: rea
   }
   if (current.tier === TIER.Unheard) return stay(input, current, candidates);
   if (!isAlive(current.tier)) return { active: [best.node], reason: current.tier === TIER.NoUplink ? "UplinkDown" : "GatewayDown" };
-  if (best.tier < current.tier) return { active: [best.node], reason: current.tier === TIER.Draining ? "Draining" : "GatewayDown" };
+  if (best.tier < current.tier) return { active: [best.node], reason: current.tier === TIER.Draining ? "Draining" : standing(best, candidates) };
   if (current.tier !== TIER.Good) return stay(input, current, candidates);
   const ripe = alive.find((one) => one.rank < current.rank && one.tier === TIER.Good && isRipe(input, one, current));
   if (ripe === undefined) return stay(input, current, candidates);
@@ -171,13 +171,13 @@ function rejectedBy(input: PathInput, candidates: readonly Candidate[], active: 
     });
 }
 
-/** A first choice is provisional when better gateways have not been heard. */
+/** A first choice is provisional while better gateways may still be on their way: links that are new on both ends take a moment. */
 function provisional(previous: Choice | undefined, candidates: readonly Candidate[], active: readonly NodeName[], now: number): number | undefined {
   if (previous !== undefined && previous.active.length > 0) {
     return previous.provisionalUntil !== undefined && previous.provisionalUntil > now ? previous.provisionalUntil : undefined;
   }
   const used = candidates.find(({ node }) => active.includes(node));
-  return used !== undefined && candidates.some((one) => one.rank < used.rank && one.tier === TIER.Unheard) ? now + SETTLE_MS : undefined;
+  return used !== undefined && candidates.some((one) => one.rank < used.rank && one.tier >= TIER.Unheard) ? now + SETTLE_MS : undefined;
 }
 
 function waitsSince(previous: Choice | undefined, node: NodeName, now: number): number {

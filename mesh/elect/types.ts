@@ -58,6 +58,6 @@ export interface Choice {
   readonly wakeAt: number | undefined;
   /** The plan's order when `active` was chosen: a gateway that a later plan puts before it is taken at once. */
   readonly order?: readonly NodeName[];
-  /** Chosen before better gateways had been heard at all: until then a better one is taken at once. */
+  /** A first choice, made while better gateways did not answer: until then a better one is taken at once. */
   readonly provisionalUntil?: number;
 }

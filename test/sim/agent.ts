@@ -28,6 +28,8 @@ export interface Agent {
   seen: string;
   /** Kernel objects went without our doing. */
   dirty: boolean;
+  /** What the kernel was last made of. */
+  made: string;
   startedAt: number;
 }
 
@@ -49,7 +51,7 @@ const HOST: HostFacts = {
 } as unknown as HostFacts;
 
 export function createAgent(name: NodeName, now: number): Agent {
-  return { name, plan: undefined, revision: 0, choices: new Map(), health: new Map(), links: new Map(), kernel: EMPTY_KERNEL, dueAt: now, inbox: [], seen: "", dirty: false, startedAt: now };
+  return { name, plan: undefined, revision: 0, choices: new Map(), health: new Map(), links: new Map(), kernel: EMPTY_KERNEL, dueAt: now, inbox: [], seen: "", dirty: false, made: "", startedAt: now };
 }
 
 /** Starts again from its disk: plan, choices and link numbers. Kernel state outlives it; what was known of links does not (I2). */
@@ -108,8 +110,11 @@ export function tick(agent: Agent, now: number, send: (to: NodeName, seq: number
   const woken = [...agent.choices.values()].some(({ wakeAt }) => wakeAt !== undefined && wakeAt <= now);
   if (seen === agent.seen && !woken && !agent.dirty) return;
   agent.seen = seen;
-  agent.dirty = false;
   elect(agent, plan, now, isStalled(states), watch, plant);
+  const made = JSON.stringify([agent.revision, states.map(({ verdict, recovering }) => [verdict, recovering]), [...agent.choices.values()].map(({ active, draining }) => [active, draining])]);
+  if (made === agent.made && !agent.dirty) return;
+  agent.dirty = false;
+  agent.made = made;
   reconcile(agent, plan, watch, plant);
 }
 

@@ -19,7 +19,10 @@ export class Violation extends Error {
 
 interface Left {
   readonly node: NodeName;
+  /** Since when it was Down. */
   readonly at: number;
+  /** The plan's quiet period at that time. */
+  readonly holdDownMs: number;
 }
 
 export interface Checks extends Watcher {
@@ -36,9 +39,16 @@ export interface CheckOptions {
   readonly killed: (agent: Agent) => boolean;
   /** Since when the agent has run without standing still, with its present plan. */
   readonly calmSince: (agent: Agent) => number;
+  /** An outage of the agent's own uplink before which all was fine for long. */
+  readonly outageOf: (agent: Agent) => Outage | undefined;
 }
 
-export function createChecks({ net, killed, calmSince }: CheckOptions): Checks {
+export interface Outage {
+  readonly from: number;
+  readonly to: number;
+}
+
+export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions): Checks {
   const left = new Map<string, Left[]>();
   const appliedPaths = new Map<NodeName, ReadonlySet<PathId>>();
   const broken = new Map<string, Way>();
@@ -65,22 +75,36 @@ export function createChecks({ net, killed, calmSince }: CheckOptions): Checks {
         if (after.reason !== "OwnStall" && isDead(views.get(node)) && better !== undefined) fail("I4", `${agent.name} steers ${id} to ${node}, believed dead, while ${better} is believed alive`);
         if (moved && isDead(views.get(node)) && known.includes(node)) fail("I4", `${agent.name} moves ${id} to ${node}, believed dead`);
       }
-      if (before === undefined) return;
+      if (before === undefined) {
+        // A process that knows of no choice finds one in the kernel: a restart changes nothing.
+        const way = steered(agent).includes(id) ? wayOf(agent.kernel, id) : "unreachable";
+        const used = typeof way === "string" ? [] : [...agent.links].filter(([, k]) => way.includes(linkInterface(k))).map(([node]) => node);
+        if (used.length > 0 && used.every((node) => known.includes(node) && !isDead(views.get(node))) && after.active.join() !== used.join()) {
+          fail("I2", `${agent.name} uses [${after.active.join()}] for ${id}; the kernel still had ${used.join()}, which nobody found dead`);
+        }
+        return;
+      }
       const key = `${agent.name} ${id}`;
       const gone = before.active.filter((node) => !after.active.includes(node));
       for (const node of gone) {
-        if (after.reason === "GatewayDown" && truth(net, agent.name, node) === "fine" && now - truthSince(net, agent.name, node) > NOTICE_MS && calmSince(agent) < now - NOTICE_MS) {
+        if (after.reason === "GatewayDown" && truth(net, agent.name, node) === "fine" && now - truthSince(net, agent.name, node) > NOTICE_MS && agent.startedAt < now - NOTICE_MS) {
           fail("liveness", `${agent.name} left ${node} for ${id} as dead, which was fine for ${now - truthSince(net, agent.name, node)} ms`);
         }
         if (isUp(views.get(node)) && known.includes(node) && after.active.length > 0 && !after.draining.some((one) => one.node === node)) fail("I5", `${agent.name} left ${node} for ${id} by a planned move and keeps no flow on it`);
       }
-      const history = (left.get(key) ?? []).filter(({ at }) => now - at < holdDownOf(agent, id));
+      // What another process of the agent knew of a link is forgotten, and a link that this one never had cannot flap.
+      const outage = outageOf(agent);
+      if (outage !== undefined && now >= outage.from && now <= outage.to + NOTICE_MS / 4 && agent.startedAt < outage.from - NOTICE_MS && after.reason === "GatewayDown") {
+        const others = [...agent.health.keys()].every((node) => truthSince(net, agent.name, node) === (now < outage.to ? outage.from : outage.to));
+        if (others) fail("own fault", `${agent.name} left ${gone.join()} for ${id}: its own outage from ${outage.from} to ${outage.to} ms`);
+      }
+      const history = (left.get(key) ?? []).filter(({ at, holdDownMs }) => now - at < Math.min(holdDownMs, agent.plan?.paths.get(id)?.holdDownMs ?? 0) && at >= agent.startedAt);
       for (const { node, at } of history) {
-        if (after.active.includes(node) && !before.active.includes(node) && before.active.some((one) => isUp(views.get(one)))) {
-          fail("hysteresis", `${agent.name} took ${node} for ${id} again ${now - at} ms after it had left it as dead`);
+        if (after.active.includes(node) && !before.active.includes(node) && before.active.some((one) => known.includes(one) && isUp(views.get(one)))) {
+          fail("hysteresis", `${agent.name} took ${node} for ${id} again ${now - at} ms after it had been found dead`);
         }
       }
-      if (after.reason === "GatewayDown") history.push(...gone.map((node) => ({ node, at: now })));
+      if (after.reason === "GatewayDown") history.push(...gone.filter((node) => agent.health.get(node)?.everUp === true).map((node) => ({ node, at: views.get(node)?.since ?? now, holdDownMs: agent.plan?.paths.get(id)?.holdDownMs ?? 0 })));
       left.set(key, history);
     },
 
@@ -154,10 +178,6 @@ export function createChecks({ net, killed, calmSince }: CheckOptions): Checks {
       return drift(agent) === 0 ? undefined : `${agent.name} has ${drift(agent)} kernel changes to make`;
     },
   };
-
-  function holdDownOf(agent: Agent, id: PathId): number {
-    return agent.plan?.paths.get(id)?.holdDownMs ?? 0;
-  }
 }
 
 function isUp(view: LinkView | undefined): boolean {

@@ -41,8 +41,10 @@ const outage: Fault = (world) => {
   const set = (value: boolean): void => {
     for (const gateway of world.gateways) between(world, client, gateway, (from, to) => (world.way(from, to).cut = value), true);
   };
+  const ms = healIn(world);
+  world.noteOutage(client, ms);
   set(true);
-  world.after(healIn(world), () => set(false));
+  world.after(ms, () => set(false));
 };
 
 const loss: Fault = (world) => {

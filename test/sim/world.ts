@@ -4,10 +4,10 @@ import { applyOperations } from "../../mesh/kernel/diff.ts";
 import { linkInterface } from "../../mesh/kernel/layout.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import { createAgent, INTERVAL_MS, restart, setPlan, tick, type Agent, type Plant } from "./agent.ts";
-import { createChecks, Violation, type Checks } from "./checks.ts";
+import { createChecks, NOTICE_MS, Violation, type Checks, type Outage } from "./checks.ts";
 import { cordon, createController, join, putEgress, remove, type Controller } from "./controller.ts";
 import { FAULTS } from "./faults.ts";
-import { arrival, createNetwork, hostOf, touch, wayOf, type Way } from "./network.ts";
+import { arrival, createNetwork, hostOf, touch, truth, truthSince, wayOf, type Way } from "./network.ts";
 import { seeded, type Random } from "./random.ts";
 
 const FAULTS_MS = 30_000;
@@ -26,6 +26,8 @@ export interface World {
   after(ms: number, run: () => void): void;
   way(from: NodeName, to: NodeName): Way;
   touch(client: NodeName, gateway: NodeName): void;
+  /** The client's own uplink fails now, for so long. */
+  noteOutage(client: NodeName, ms: number): void;
   power(name: NodeName, on: boolean): void;
   crash(name: NodeName): void;
   start(name: NodeName): void;
@@ -69,6 +71,7 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
   const gateways = ["g1", "g2", "g3"] as NodeName[];
   const killAfter = new Map<NodeName, number>();
   const calmAt = new Map<NodeName, number>();
+  const outages = new Map<NodeName, Outage>();
   const words = new Map<NodeName, GatewayState>();
   let steps = 0;
   let joined = 0;
@@ -79,6 +82,7 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
   const checks: Checks = createChecks({
     net,
     calmSince: ({ name }) => calmAt.get(name) ?? 0,
+    outageOf: ({ name }) => outages.get(name),
     killed: ({ name }) => {
       const left = killAfter.get(name);
       if (left === undefined) return false;
@@ -193,6 +197,11 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
     touch: (client, gateway) => {
       touch(net, client, gateway);
       say(() => `${client} and ${gateway}: ${describe(wayOf(net, client, gateway))} there, ${describe(wayOf(net, gateway, client))} back`);
+    },
+    noteOutage(client, ms) {
+      const fine = gateways.every((gateway) => truth(net, client, gateway) === "fine" && net.now - truthSince(net, client, gateway) > NOTICE_MS);
+      if (fine) outages.set(client, { from: net.now, to: net.now + ms });
+      else outages.delete(client);
     },
     power(name, on) {
       const host = hostOf(net, name);

@@ -1,0 +1,37 @@
+import { describe, expect, test } from "vitest";
+import type { Plant } from "./agent.ts";
+import { runSeed } from "./world.ts";
+
+/** More, or others: `isthmus sim --seeds N --from S`. */
+const SEEDS = 1_000;
+
+describe("the simulator", () => {
+  test(`${SEEDS} seeds hold every invariant after every step`, () => {
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const { violation } = runSeed(seed);
+      if (violation !== undefined) throw new Error(`seed ${seed}: ${violation}\n  replay: isthmus sim --seed ${seed} -v`);
+    }
+  });
+
+  test("a seed replays exactly", () => {
+    expect(runSeed(42, undefined, true)).toEqual(runSeed(42, undefined, true));
+    expect(runSeed(43, undefined, true).log).not.toEqual(runSeed(42, undefined, true).log);
+  });
+
+  test.each<[Plant, RegExp]>([
+    ["DeadGateway", /^I4/],
+    ["NoHysteresis", /^hysteresis/],
+    ["NoStallGuard", /^(hysteresis|liveness)/],
+    ["BreakBeforeMake", /^(I5|quiet network)/],
+    ["Leak", /^I4/],
+    ["NoCompareAndSet", /^I6/],
+    ["ForgetsDrain", /^I5/],
+    ["RestartForgets", /^I2/],
+  ])("a planted fault is found: %s", (plant, rule) => {
+    for (let seed = 1; seed <= 100; seed++) {
+      const { violation } = runSeed(seed, plant);
+      if (violation !== undefined && rule.test(violation)) return;
+    }
+    throw new Error(`100 seeds did not show ${plant}`);
+  });
+});
