@@ -21,7 +21,8 @@ const ALLOWED: Record<Area, readonly Area[]> = {
   "node-agent": ["mesh"],
   cli: ["mesh"],
   dashboard: ["mesh"],
-  lab: ["mesh"],
+  // The lab does what an operator would do, by the same command line.
+  lab: ["mesh", "cli"],
   bench: ["mesh", "lab", "controller", "node-agent"],
   tools: ["mesh"],
 };
