@@ -186,6 +186,7 @@ async function up(options: { file: string; name: string; join: boolean; manifest
       keep: options.keep === true,
       setContext: true,
       signal: stop.signal,
+      warn: (text) => io.err(`warning: ${text}\n`),
       step: async (text, work) => {
         using shown = progressStep(io, text);
         const start = performance.now();

@@ -4,6 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { parseAllDocuments } from "yaml";
 import { type Client, clientFor } from "../cli/client.ts";
 import { IsthmusError } from "../mesh/errors.ts";
@@ -151,39 +152,38 @@ export async function waitForNodes(
   }
 }
 
-/** Applies documents of files, waits until each object is Ready. */
-export async function applyManifests(client: Client, files: readonly string[], signal?: AbortSignal): Promise<string[]> {
-  const documents: { kind: string; metadata: { name: string } }[] = [];
+interface Document {
+  readonly kind: string;
+  readonly metadata: { readonly name: string };
+}
+
+/**
+ * Applies documents of files and waits until each intent is Ready. What is not Ready in time is given back, with the reason:
+ * an intent that some nodes cannot follow (two of them behind NAT, say) is no reason to do without the rest.
+ */
+export async function applyManifests(client: Client, files: readonly string[], deadlineMs: number, signal?: AbortSignal): Promise<string[]> {
+  const documents: Document[] = [];
   for (const file of files) {
-    const path = file.startsWith("/") ? file : `${REPOSITORY}/${file}`;
-    for (const document of parseAllDocuments(await readFile(path, "utf8")))
-      documents.push(document.toJS() as { kind: string; metadata: { name: string } });
+    const text = await readFile(resolve(REPOSITORY, file), "utf8");
+    documents.push(...parseAllDocuments(text).map((document) => document.toJS() as Document));
   }
   if (documents.length === 0) return [];
   await client.call("POST", "/v1/apply", { documents });
-  const intents = documents.filter((document) => document.kind !== "Site" && document.kind !== "MeshNetwork");
-  let waiting = "";
-  await eventually(
-    "the manifests are in effect",
-    20_000,
-    async () => {
-      for (const { kind, metadata } of intents) {
-        const object = (await client.call("GET", `/v1/resources/${kind.toLowerCase()}s/${metadata.name}`)) as Named;
-        if (isReady(object)) continue;
-        waiting = `${kind} ${metadata.name}: ${whyNot(object)}`;
-        return undefined;
-      }
-      return true;
-    },
-    { everyMs: 50, signal },
-  ).catch((cause: unknown) => {
+  let waiting: string[] = [];
+  const askAll = async (): Promise<true | undefined> => {
+    waiting = [];
+    for (const { kind, metadata } of documents) {
+      if (kind === "Site" || kind === "MeshNetwork") continue;
+      const object = (await client.call("GET", `/v1/resources/${kind.toLowerCase()}s/${metadata.name}`)) as Named;
+      if (!isReady(object)) waiting.push(`${kind} ${metadata.name}: ${whyNot(object)}`);
+    }
+    return waiting.length === 0 ? true : undefined;
+  };
+  await eventually("the manifests are in effect", deadlineMs, askAll, { everyMs: 50, signal }).catch((error: unknown) => {
     signal?.throwIfAborted();
-    throw new IsthmusError("Timeout", `not in effect after 20 s: ${waiting}`, {
-      cause,
-      remedy: "See: isthmus get egressgateways,meshroutes; isthmus events.",
-    });
+    if (!(error instanceof IsthmusError) || error.code !== "Timeout") throw error;
   });
-  return documents.map((document) => `${document.kind} ${document.metadata.name}`);
+  return waiting;
 }
 
 /** Starts every agent; many at once, because joins may come as they like. */

@@ -22,11 +22,17 @@ export interface UpOptions {
   readonly setContext?: boolean;
   /** Leave a lab that failed half-way as it is, to look at it. */
   readonly keep?: boolean;
+  /** Told of what is not as it should be, but no reason to give up. */
+  readonly warn?: (text: string) => void;
   /** Stops the building; what stands already is removed. */
   readonly signal?: AbortSignal;
   /** Told of each step: a line when it is over, with what it took. */
   readonly step?: <T>(text: string, work: (say: (text: string) => void) => Promise<T>) => Promise<T>;
 }
+
+/** How long manifests may take to be in effect: this, and so much more per node. */
+const MANIFEST_MS = 20_000;
+const NODE_MS = 500;
 
 /** Builds a lab and waits until it works. @throws IsthmusError; a lab that failed half-way is removed again. */
 export async function labUp(options: UpOptions): Promise<Lab> {
@@ -76,7 +82,11 @@ export async function labUp(options: UpOptions): Promise<Lab> {
         await waitForNodes(state, client, (ready, total) => say(`${ready} of ${total} nodes ready`), options.signal);
       });
       if (options.manifests !== false) {
-        await step("examples applied and in effect", () => applyManifests(client, topology.manifests, options.signal));
+        const late = await step("examples applied", async (say) => {
+          say("waiting until they are in effect");
+          return applyManifests(client, topology.manifests, MANIFEST_MS + NODE_MS * nodes, options.signal);
+        });
+        for (const one of late) options.warn?.(`not in effect yet: ${one}`);
       }
       if (options.setContext === true) {
         const contextBefore = await setContext(name, socket);
