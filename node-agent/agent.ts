@@ -4,33 +4,29 @@
  */
 import { rmSync } from "node:fs";
 import { release } from "node:os";
-import { parsePlan } from "../mesh/compile/parse-plan.ts";
 import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
-import { desiredKernel } from "../mesh/kernel/desired.ts";
-import { describeOperation, diffKernel } from "../mesh/kernel/diff.ts";
-import { isGateway } from "../mesh/kernel/wireguard.ts";
-import { linkInterface } from "../mesh/kernel/layout.ts";
+import { describeOperation } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
-import type { Change, Explanation } from "../mesh/model/answers.ts";
+import { isGateway } from "../mesh/kernel/wireguard.ts";
+import type { Explanation } from "../mesh/model/answers.ts";
 import type { Plan } from "../mesh/model/plan.ts";
-import { IpAddress, type NodeName } from "../mesh/model/scalars.ts";
 import type { Position } from "../mesh/model/wire.ts";
-import { type Family } from "../mesh/net/ip.ts";
+import { diffProposal, explainDestination } from "./answers.ts";
 import { pause } from "./backoff.ts";
 import { type CacheRead, readCache, writeCache } from "./cache.ts";
 import type { Kernel } from "./drivers/index.ts";
-import { NO_ELECTIONS, parseElections, formatElections } from "./elections.ts";
-import { createDialer, type WgStatus } from "./endpoints.ts";
-import { explain } from "./explain.ts";
+import { formatElections, NO_ELECTIONS, parseElections } from "./elections.ts";
 import { type Places, readHint, readIfThere, writeAtomic } from "./files.ts";
-import { createHealthMonitor, silentLinks } from "./health.ts";
-import { type Holdings, NOTHING_HELD, proposed, type ProposedChange, viewData } from "./holdings.ts";
+import { createHealthMonitor } from "./health.ts";
+import { type Holdings, NOTHING_HELD, type ProposedChange, viewData } from "./holdings.ts";
 import { certificateTimes, type Identity, writeIdentity } from "./identity.ts";
 import { renew } from "./join.ts";
 import { loadOrMakeKeys } from "./keys.ts";
-import { formatLinks, gatewaysInUse, type Links, numberLinks, parseLinks } from "./links.ts";
+import { formatLinks, type Links, parseLinks } from "./links.ts";
 import { bootId, machineId } from "./machine-id.ts";
-import { interfaceAddresses, ownCandidates, underlayFamilies } from "./own-endpoints.ts";
+import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
+import { createPeerKeeper } from "./peers.ts";
+import { acceptPlan } from "./plan-guard.ts";
 import { monotonic } from "./probe/clock.ts";
 import { spawnLines } from "./probe/ping.ts";
 import { createReconciler, type Pass } from "./reconcile.ts";
@@ -42,12 +38,6 @@ import { type AgentStatus, dataPlaneStatus, type NodeCondition } from "./status.
 import { VERSION } from "./version.ts";
 
 const CACHE_AFTER_MS = 100;
-const TICK_MS = 5_000;
-/** While a peer has no handshake, its state is looked at this often. */
-const BUSY_TICK_MS = 1_000;
-/** A silent link is given a new session, at most this often. */
-const RESET_MS = 5_000;
-const SILENT_MS = 3_000;
 const BLOCKERS_MS = 30_000;
 const HOUR_MS = 3_600_000;
 const LEAVE_MS = 8_000;
@@ -67,7 +57,8 @@ export type Ended = "stopped" | "removed";
 
 /** Runs until the signal aborts, or until the node is removed from its network. */
 export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<Ended> {
-  const { at, kernel, log } = ports;
+  const { at, kernel } = ports;
+  const log = (line: string): void => ports.log(line);
   let identity = ports.identity;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
@@ -111,16 +102,15 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   };
 
   const takeHoldings = (holdings: Holdings, fromController: boolean): void => {
-    const { plan: next, faults } = parsePlan(viewData(holdings));
-    // An empty or half plan is no plan (I1): without network, self and our own peer entry nothing is decided.
-    if (next === undefined || !next.peers.has(next.self.name)) {
+    const { plan: next, faults } = acceptPlan(viewData(holdings), plan);
+    if (next === undefined) {
       if (fromController) {
-        condition("PlanRejected", "Incomplete", "the controller's plan lacks the network, this node or its peers; the last good plan stays");
-        log("the controller's plan is incomplete; the last good plan stays");
+        condition("PlanRejected", "Incomplete", `the controller's plan is not taken: ${faults}`);
+        log(`the controller's plan is not taken: ${faults}`);
       }
       return;
     }
-    condition("PlanRejected", "Unsupported", faults.length === 0 ? undefined : `${faults.length} entries are not understood and stay as they were: ${faults.slice(0, 3).map((fault) => `${fault.view} ${fault.key}: ${fault.message}`).join("; ")}`);
+    condition("PlanRejected", "Unsupported", faults);
     plan = next;
     planAt = holdings.seen;
     if (fromController) {
@@ -129,14 +119,11 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     }
     if (foreign) return;
     reconciler.setPlan(next);
-    wakeTick();
+    peers.wake();
   };
 
   // ── probing and reconciling ──────────────────────────────────────────────────────────────────────────────────────
   const health = createHealthMonitor({ clock: monotonic, spawn: spawnLines, onChange: () => reconciler.wake("health") });
-  const dialer = createDialer(at.endpoints, log);
-  let wg: WgStatus = new Map();
-  let families: ReadonlySet<Family> = underlayFamilies(interfaceAddresses());
   let linksText = "";
   let choicesText = "";
   let watched: { plan: Plan | undefined; links: Links | undefined } = { plan: undefined, links: undefined };
@@ -147,7 +134,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       watched = { plan: pass.input.plan, links };
       health.setPlan(pass.input.plan, links);
       openPorts(pass.input.plan, links);
-      wakeTick();
+      peers.wake();
     }
     linksText = store(at.links, formatLinks(links), linksText, log);
     choicesText = store(at.choices, formatElections(pass.elections, wall), choicesText, log);
@@ -155,11 +142,14 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     const failed = failuresById(pass);
     const nodeFailure = failed.get("node");
     condition("KernelRefused", "KernelRefused", nodeFailure);
-    condition("TooManyGateways", "LinksExhausted", pass.withoutLink.length === 0 ? undefined : `63 links are in use; none for ${pass.withoutLink.join(", ")}`);
+    condition(
+      "TooManyGateways",
+      "LinksExhausted",
+      pass.withoutLink.length === 0 ? undefined : `63 links are in use; none for ${pass.withoutLink.join(", ")}`,
+    );
     if (pass.failures.length === 0 && plan === pass.input.plan) applied = planAt;
     else for (const { op, error } of pass.failures.slice(0, 3)) log(`the kernel refused ${op.op}: ${error ?? ""}`);
     const { network } = pass.input.plan;
-    families = underlayFamilies(interfaceAddresses());
     reporter.set({
       ...(applied === undefined ? {} : { applied }),
       kernel: release().slice(0, 64),
@@ -184,7 +174,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
         condition("HostNotConfigured", "", undefined);
         for (const line of done) log(line);
       },
-      (thrown: unknown) => condition("HostNotConfigured", "Failed", `this host's network managers could not be told about us: ${asIsthmusError(thrown).message}`),
+      (thrown: unknown) =>
+        condition("HostNotConfigured", "Failed", `this host's network managers could not be told about us: ${asIsthmusError(thrown).message}`),
     );
   };
 
@@ -199,10 +190,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     kernel,
     publicKey: keys.wgPublicKey,
     health: () => health.view(),
-    dial: (current, links, observed) => {
-      dialer.ensure(current, links, families, wg, Date.now());
-      return dialer.dialFor(observed);
-    },
+    dial: (current, links, observed) => peers.dial(current, links, observed),
     now: () => performance.now(),
     random: Math.random,
     stored: {
@@ -214,56 +202,25 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     log,
   });
 
-  // ── peers: endpoints, handshakes, stale sessions ─────────────────────────────────────────────────────────────────
-  let tickNow: (() => void) | undefined;
-  const wakeTick = (): void => tickNow?.();
-  const resetAt = new Map<NodeName, number>();
-
-  const tick = async (): Promise<boolean> => {
-    const input = reconciler.last?.input;
-    if (input === undefined) return true;
-    wg = await kernel.wireguardStatus();
-    const now = Date.now();
-    const round = dialer.round(input.plan, input.links, families, wg, now);
-    const resets: Operation[] = round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey));
-    for (const [node, since] of silentLinks(health.view().links)) {
-      const ifname = linkInterface(input.links.get(node) ?? 0);
-      const publicKey = input.plan.peers.get(node)?.k;
-      const handshake = publicKey === undefined ? undefined : wg.get(ifname)?.get(publicKey);
-      const stale = handshake === undefined || handshake.latestHandshake * 1_000 < wall(since);
-      if (publicKey === undefined || !stale || performance.now() - since < SILENT_MS || now - (resetAt.get(node) ?? 0) < RESET_MS) continue;
-      resetAt.set(node, now);
-      resets.push(...resetOf(ifname, publicKey));
-    }
-    if (resets.length > 0) reconciler.also(resets);
-    else if (round.changed) reconciler.wake("dial");
-    const reach = dialer.reach(input.plan, wg, now);
-    reporter.set({
-      observed: Object.fromEntries(reach.observed),
-      handshakes: { peers: reach.fresh.length + reach.lost.length, fresh: reach.fresh.length, ...(reach.lost.length === 0 ? {} : { lost: reach.lost.slice(0, 20) }) },
-    });
-    condition("NoPathTo", "BothBehindNat", reach.noPath.length === 0 ? undefined : `no path to ${reach.noPath.slice(0, 20).join(", ")}: both ends are behind NAT in different sites, and neither can be dialed`);
-    return round.unproven;
-  };
-
-  /** The peer as it is wanted, so that its session starts anew at the endpoint of its turn. */
-  const resetOf = (link: string, publicKey: string): Operation[] => {
-    const peer = [...(reconciler.last?.desired.state.wireguard.get(link)?.peers.values() ?? [])].find((one) => one.publicKey === publicKey);
-    const endpoint = peer === undefined ? undefined : (dialer.endpointOf(link, peer.publicKey) ?? peer.endpoint);
-    return peer === undefined ? [] : [{ op: "peer.reset", link, peer: endpoint === undefined ? peer : { ...peer, endpoint } }];
-  };
-
-  const tickLoop = async (): Promise<void> => {
-    while (!signal.aborted) {
-      const busy = await tick().catch((thrown: unknown) => {
-        if (!signal.aborted) log(`reading WireGuard's state failed: ${asIsthmusError(thrown).message}`);
-        return false;
-      });
-      const woken = new AbortController();
-      tickNow = () => woken.abort();
-      await pause(busy ? BUSY_TICK_MS : TICK_MS, AbortSignal.any([signal, woken.signal]));
-    }
-  };
+  const peers = createPeerKeeper({
+    kernel,
+    file: at.endpoints,
+    lastPass: () => reconciler.last,
+    health: () => health.view(),
+    also: (operations) => reconciler.also(operations),
+    onDial: () => reconciler.wake("dial"),
+    onReach({ observed, fresh, lost, noPath }) {
+      const handshakes = { peers: fresh.length + lost.length, fresh: fresh.length, ...(lost.length === 0 ? {} : { lost: lost.slice(0, 20) }) };
+      reporter.set({ observed: Object.fromEntries(observed), handshakes });
+      const names = noPath.slice(0, 20).join(", ");
+      condition(
+        "NoPathTo",
+        "BothBehindNat",
+        noPath.length === 0 ? undefined : `no path to ${names}: both ends are behind NAT in different sites, and neither can be dialed`,
+      );
+    },
+    log,
+  });
 
   const blockersLoop = async (): Promise<void> => {
     while (!signal.aborted) {
@@ -275,7 +232,11 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   };
 
   // ── the controller ───────────────────────────────────────────────────────────────────────────────────────────────
-  const credentials = (): { key: string; certificate: string; roots: string } => ({ key: keys.tlsKey, certificate: readIfThere(at.certificate) ?? "", roots: readIfThere(at.roots) ?? "" });
+  const credentials = (): { key: string; certificate: string; roots: string } => ({
+    key: keys.tlsKey,
+    certificate: readIfThere(at.certificate) ?? "",
+    roots: readIfThere(at.roots) ?? "",
+  });
   const trustedNow = (): number => Math.max(Date.now(), identity.lastNow);
   let contactError: string | undefined;
   let leaving: (() => void) | undefined;
@@ -291,7 +252,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       if (trustedNow() >= renewAt && !foreign) {
         await renewNow().catch((thrown: unknown) => {
           const error = asIsthmusError(thrown);
-          if (trustedNow() >= expires) condition("CertificateExpired", error.code, `the certificate expired and cannot be renewed: ${error.message}. The data plane goes on.`);
+          if (trustedNow() >= expires)
+            condition("CertificateExpired", error.code, `the certificate expired and cannot be renewed: ${error.message}. The data plane goes on.`);
           log(`renewing the certificate failed: ${error.message}`);
         });
       }
@@ -309,7 +271,13 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     onConnected(address, now) {
       contactError = undefined;
       log(`connected to controller ${address}`);
-      condition("ClockWrong", "ClockWrong", Math.abs(now - Date.now()) < 60_000 ? undefined : `this node's clock is ${Math.round(Math.abs(now - Date.now()) / 1000)} s ${now > Date.now() ? "behind" : "ahead of"} the controller's`);
+      condition(
+        "ClockWrong",
+        "ClockWrong",
+        Math.abs(now - Date.now()) < 60_000
+          ? undefined
+          : `this node's clock is ${Math.round(Math.abs(now - Date.now()) / 1000)} s ${now > Date.now() ? "behind" : "ahead of"} the controller's`,
+      );
       if (now > identity.lastNow + HOUR_MS || foreign) {
         identity = { ...identity, lastNow: Math.max(now, identity.lastNow), machineId: machine };
         try {
@@ -340,41 +308,13 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   });
 
   async function answer(what: "explain" | "status" | "diff", body: unknown): Promise<unknown> {
-    switch (what) {
-      case "status":
-        return status();
-      case "explain":
-        return explainNow(typeof body === "object" && body !== null && "destination" in body ? String(body.destination) : "");
-      case "diff":
-        return { changes: diffOf(body as ProposedChange) };
-    }
+    if (what === "status") return status();
+    if (what === "diff") return { changes: diffProposal(body as ProposedChange, session.holdings, reconciler.last) };
+    return explainNow(typeof body === "object" && body !== null && "destination" in body ? String(body.destination) : "");
   }
 
-  /** What a proposed change of the plan would change in this node's kernel. */
-  function diffOf(change: ProposedChange): Change[] {
-    const last = reconciler.last;
-    const next = parsePlan(proposed(session.holdings, change)).plan;
-    if (last === undefined || next === undefined) throw new IsthmusError("Invalid", "this node has no plan to compare with yet");
-    const numbered = numberLinks(gatewaysInUse(next), last.input.links, new Map());
-    const choices = new Map(last.input.choices);
-    for (const [id, path] of next.paths) {
-      const known = choices.get(id)?.active.some((node) => path.gateways.some((gateway) => gateway.node === node));
-      const first = path.gateways[0]?.node;
-      // A path that carries nothing yet would be carried by its first gateway.
-      if (known !== true && first !== undefined) choices.set(id, { active: first === next.self.name ? [] : [first], reason: "Preferred", since: 0, rejected: [], draining: [], wakeAt: undefined });
-    }
-    const after = desiredKernel({ ...last.input, plan: next, links: numbered.links, choices });
-    return diffKernel(after.state, last.desired.state).flatMap(describeOperation);
-  }
-
-  async function explainNow(text: string): Promise<Explanation> {
-    const destination = IpAddress.safeParse(text);
-    if (!destination.success) throw new IsthmusError("Invalid", `${JSON.stringify(text)} is not an address`, { remedy: "give an IPv4 or IPv6 address" });
-    const last = reconciler.last;
-    if (last === undefined) throw new IsthmusError("NotFound", "this node has no plan yet", { remedy: "wait until it has reached its controller once" });
-    const kernelSays = await ports.routeGet(destination.data);
-    return explain({ input: last.input, refusals: last.desired.refusals, linkViews: health.view().links, destination: destination.data, kernel: kernelSays, wall });
-  }
+  const explainNow = (destination: string): Promise<Explanation> =>
+    explainDestination(destination, reconciler.last, health.view(), { routeGet: (one) => ports.routeGet(one), wall });
 
   function status(): AgentStatus {
     const last = reconciler.last;
@@ -383,7 +323,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     const part =
       last === undefined
         ? { site: plan?.self.site, overlay: [], peers: [], links: [], paths: [] }
-        : dataPlaneStatus(last.input.plan, last.input.links, last.elections, health.view(), wg, dialer.reach(last.input.plan, wg, now), now, wall);
+        : dataPlaneStatus(last.input.plan, last.input.links, last.elections, health.view(), peers.wireguard, peers.reach(last.input.plan), now, wall);
     return {
       node: identity.node,
       network: identity.network,
@@ -440,10 +380,9 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   }
   if (cache.state === "read") takeHoldings(cache.holdings, false);
   kernel.watch(() => reconciler.wake("kernel"), signal);
-  const work = [session.run(signal), reconciler.run(signal), tickLoop(), blockersLoop(), renewLoop()];
+  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), blockersLoop(), renewLoop()];
   await Promise.all(work);
   flushCache();
-  dialer.flush();
   health.close();
   // A leave that is being answered ends with the process; give its last bytes a moment on the way out.
   rmSync(at.socket, { force: true });

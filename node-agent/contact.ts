@@ -51,7 +51,9 @@ export async function openContact(address: string, trust: Trust, credentials: Cr
     socket.destroy();
     if (error instanceof IsthmusError) throw error;
     signal.throwIfAborted();
-    const why = deadline.aborted ? `no answer within ${CONNECT_MS / 1000} s` : (codeOf(error) ?? (error instanceof Error ? error.message : String(error)));
+    const why = deadline.aborted
+      ? `no answer within ${CONNECT_MS / 1000} s`
+      : (codeOf(error) ?? (error instanceof Error ? error.message : String(error)));
     throw new IsthmusError("Unreachable", `controller ${address} cannot be reached: ${why}`, {
       remedy: "check the address, the firewall, and that the controller runs",
       cause: error,
@@ -91,7 +93,11 @@ export async function postJson(socket: TLSSocket, path: string, body: unknown, s
   } catch (error) {
     if (error instanceof IsthmusError) throw error;
     signal.throwIfAborted();
-    throw new IsthmusError(deadline.aborted ? "Timeout" : "Unreachable", `the controller did not answer ${path}: ${codeOf(error) ?? "connection lost"}`, { cause: error });
+    throw new IsthmusError(
+      deadline.aborted ? "Timeout" : "Unreachable",
+      `the controller did not answer ${path}: ${codeOf(error) ?? "connection lost"}`,
+      { cause: error },
+    );
   } finally {
     socket.destroy();
   }
@@ -101,7 +107,8 @@ export async function postJson(socket: TLSSocket, path: string, body: unknown, s
 export function splitAddress(address: string): { host: string; port: number } {
   const found = /^(?:\[(?<v6>[^\]]+)\]|(?<name>[^:[\]]+)):(?<port>\d{1,5})$/.exec(address)?.groups;
   const port = Number(found?.["port"]);
-  if (found === undefined || port < 1 || port > 65_535) throw new IsthmusError("Invalid", `${JSON.stringify(address)} is not a controller address`, { remedy: "write HOST:PORT" });
+  if (found === undefined || port < 1 || port > 65_535)
+    throw new IsthmusError("Invalid", `${JSON.stringify(address)} is not a controller address`, { remedy: "write HOST:PORT" });
   return { host: found["v6"] ?? found["name"] ?? "", port };
 }
 
@@ -110,30 +117,46 @@ export function verifyPeer(chain: readonly X509Certificate[], trust: Trust, addr
   const leaf = chain[0];
   if (leaf === undefined) throw new IsthmusError("Unauthenticated", `${address} presented no certificate`);
   if (!hasRole(leaf, "controller")) {
-    throw new IsthmusError("pin" in trust ? "PinMismatch" : "Unauthenticated", `${address} is not an Isthmus controller: its certificate names no such role`, {
-      remedy: "check the address; something else may listen there",
-    });
+    throw new IsthmusError(
+      "pin" in trust ? "PinMismatch" : "Unauthenticated",
+      `${address} is not an Isthmus controller: its certificate names no such role`,
+      {
+        remedy: "check the address; something else may listen there",
+      },
+    );
   }
   if ("pin" in trust) {
     if (!anchored(chain, (hash) => hash === trust.pin, chain)) {
-      throw new IsthmusError("PinMismatch", `${address} is not the controller that the token was made by: its root key does not match the token's pin`, {
-        remedy: "use a token of this controller, or check that nobody stands between",
-      });
+      throw new IsthmusError(
+        "PinMismatch",
+        `${address} is not the controller that the token was made by: its root key does not match the token's pin`,
+        {
+          remedy: "use a token of this controller, or check that nobody stands between",
+        },
+      );
     }
     return;
   }
   const roots = splitPem(trust.roots).map((pem) => new X509Certificate(pem));
   const hashes = new Set(roots.map((root) => spkiHash(root.publicKey)));
   if (!anchored(chain, (hash) => hashes.has(hash), roots)) {
-    throw new IsthmusError("Unauthenticated", `${address} is not a controller of this network: no root that this node trusts signed its certificate`, {
-      remedy: "join again with a token of the new controller if the network was made anew",
-    });
+    throw new IsthmusError(
+      "Unauthenticated",
+      `${address} is not a controller of this network: no root that this node trusts signed its certificate`,
+      {
+        remedy: "join again with a token of the new controller if the network was made anew",
+      },
+    );
   }
   const { now } = trust;
   if (leaf.validFromDate.getTime() - CLOCK_SLACK_MS > now || leaf.validToDate.getTime() + CLOCK_SLACK_MS < now) {
-    throw new IsthmusError("CertificateExpired", `the certificate of ${address} is valid from ${leaf.validFrom} to ${leaf.validTo}, and this clock says ${new Date(now).toISOString()}`, {
-      remedy: "set this node's clock",
-    });
+    throw new IsthmusError(
+      "CertificateExpired",
+      `the certificate of ${address} is valid from ${leaf.validFrom} to ${leaf.validTo}, and this clock says ${new Date(now).toISOString()}`,
+      {
+        remedy: "set this node's clock",
+      },
+    );
   }
 }
 

@@ -64,7 +64,14 @@ const Stored = z.object({
 /** @param wall from the monotonic clock to ms since 1970 */
 export function formatElections({ paths, lans }: Elections, wall: (at: number) => number): string {
   return JSON.stringify({
-    paths: Object.fromEntries([...paths].filter(([, one]) => one.active.length > 0).map(([id, { active, reason, since, order }]) => [id, { active, reason, since: Math.round(wall(since)), ...(order === undefined ? {} : { order }) }])),
+    paths: Object.fromEntries(
+      [...paths]
+        .filter(([, one]) => one.active.length > 0)
+        .map(([id, { active, reason, since, order }]) => [
+          id,
+          { active, reason, since: Math.round(wall(since)), ...(order === undefined ? {} : { order }) },
+        ]),
+    ),
     lans: Object.fromEntries([...lans].map(([id, { gateways, reason, since }]) => [id, { gateways, reason, since: Math.round(wall(since)) }])),
   });
 }
@@ -74,8 +81,18 @@ export function parseElections(value: unknown, now: number, wall: (at: number) =
   const stored = Stored.parse(value);
   const offset = wall(0);
   return {
-    paths: new Map(Object.entries(stored.paths).map(([id, { active, reason, since, order }]) => [id as PathId, { ...adoptedChoice(active, Math.min(now, since - offset)), reason, ...(order === undefined ? {} : { order }) }])),
-    lans: new Map(Object.entries(stored.lans).map(([id, { gateways, reason, since }]) => [id, { ...adoptedLanChoice(gateways, Math.min(now, since - offset)), reason }])),
+    paths: new Map(
+      Object.entries(stored.paths).map(([id, { active, reason, since, order }]) => [
+        id as PathId,
+        { ...adoptedChoice(active, Math.min(now, since - offset)), reason, ...(order === undefined ? {} : { order }) },
+      ]),
+    ),
+    lans: new Map(
+      Object.entries(stored.lans).map(([id, { gateways, reason, since }]) => [
+        id,
+        { ...adoptedLanChoice(gateways, Math.min(now, since - offset)), reason },
+      ]),
+    ),
   };
 }
 
@@ -90,7 +107,9 @@ export function adoptElections(plan: Plan, observed: KernelState, links: Links, 
     if (active.length > 0) paths.set(id, adoptedChoice(active, now));
   }
   const lans = new Map(stored.lans);
-  const byDestination = new Map([...observed.routes.values()].filter((route) => route.via !== undefined).map((route) => [`${route.table}|${route.dst}`, route.via]));
+  const byDestination = new Map(
+    [...observed.routes.values()].filter((route) => route.via !== undefined).map((route) => [`${route.table}|${route.dst}`, route.via]),
+  );
   for (const [id, lan] of plan.lanRoutes) {
     if (lans.has(id)) continue;
     const via = lan.destinations.map((dst) => byDestination.get(`${lan.table}|${dst}`)).find((one) => one !== undefined);

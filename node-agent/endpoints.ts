@@ -102,7 +102,13 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
   };
 
   /** One step of one peer's state machine. */
-  const judge = (slot: Slot, plan: Plan, families: ReadonlySet<Family>, status: WgStatus, now: number): { dial: Dialed | undefined; reset: boolean; fresh: boolean } => {
+  const judge = (
+    slot: Slot,
+    plan: Plan,
+    families: ReadonlySet<Family>,
+    status: WgStatus,
+    now: number,
+  ): { dial: Dialed | undefined; reset: boolean; fresh: boolean } => {
     const key = `${slot.kind}/${slot.node}`;
     const peer = status.get(slot.ifname)?.get(slot.publicKey);
     const seen = { endpoint: peer?.endpoint, latestHandshake: (peer?.latestHandshake ?? 0) * 1_000 };
@@ -197,17 +203,19 @@ function candidatesOf(slot: Slot, plan: Plan, families: ReadonlySet<Family>, pro
   if (peer === undefined) return [];
   const { ports } = plan.network;
   const mesh = meshCandidates(peer, plan.self.site, families);
-  switch (slot.kind) {
-    case "mesh":
-      return mesh;
-    case "gateway":
-      return gatewayCandidates(mesh, provenMesh, ports);
-    case "client":
-      // A gateway that can be dialed is dialed by its clients; two dialers would only move each other's endpoints.
-      return plan.peers.get(plan.self.name)?.n === 1 && peer.s !== plan.self.site ? clientCandidates(mesh, plan.clients.get(slot.node)?.port) : [];
-  }
+  if (slot.kind === "mesh") return mesh;
+  if (slot.kind === "gateway") return gatewayCandidates(mesh, provenMesh, ports);
+  // A gateway that can be dialed is dialed by its clients; two dialers would only move each other's endpoints.
+  const dials = plan.peers.get(plan.self.name)?.n === 1 && peer.s !== plan.self.site;
+  return dials ? clientCandidates(mesh, plan.clients.get(slot.node)?.port) : [];
 }
 
 function sameDials(a: readonly Dialed[], b: readonly Dialed[]): boolean {
-  return a.length === b.length && a.every((one, i) => one.endpoint === b[i]?.endpoint && one.proven === b[i]?.proven && one.slot.node === b[i]?.slot.node && one.slot.kind === b[i]?.slot.kind);
+  return (
+    a.length === b.length &&
+    a.every(
+      (one, i) =>
+        one.endpoint === b[i]?.endpoint && one.proven === b[i]?.proven && one.slot.node === b[i]?.slot.node && one.slot.kind === b[i]?.slot.kind,
+    )
+  );
 }

@@ -20,7 +20,7 @@ export interface ExplainInput {
   /** What `ip route get` said; absent where it was not asked. */
   readonly kernel?: { readonly ok: boolean; readonly text: string };
   /** From the agent's monotonic clock to ms since 1970. */
-  wall(monotonic: number): number;
+  readonly wall: (monotonic: number) => number;
 }
 
 /** What the kernel should say: leaves by one of these interfaces, or not at all. */
@@ -48,20 +48,42 @@ function decide(question: ExplainInput): [Part, Expected] {
   }
   for (const [node, peer] of plan.peers) {
     if (Object.values(meshAddress(net, peer.i)).includes(destination)) {
-      const hops: Hop[] = [{ at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE }, { at: node, what: "the node's own mesh address" }];
+      const hops: Hop[] = [
+        { at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE },
+        { at: node, what: "the node's own mesh address" },
+      ];
       return [{ verdict: "Mesh", owner: `peer/${node}`, hops, candidates: [] }, { devs: [MESH_INTERFACE] }];
     }
     const k = input.links.get(node);
     if (k !== undefined && Object.values(gatewayLinkAddress(net, peer.i)).includes(destination)) {
       const dev = linkInterface(k);
-      return [{ verdict: "Mesh", owner: `peer/${node}`, hops: [{ at, what: `over the gateway link to ${node}`, dev }], candidates: [] }, { devs: [dev] }];
+      return [
+        { verdict: "Mesh", owner: `peer/${node}`, hops: [{ at, what: `over the gateway link to ${node}`, dev }], candidates: [] },
+        { devs: [dev] },
+      ];
     }
     if (plan.clients.has(node) && Object.values(clientLinkAddress(net, peer.i)).includes(destination)) {
-      return [{ verdict: "Mesh", owner: `peer/${node}`, hops: [{ at, what: `back over the link of the client ${node}`, dev: GATEWAY_INTERFACE }], candidates: [] }, { devs: [GATEWAY_INTERFACE] }];
+      return [
+        {
+          verdict: "Mesh",
+          owner: `peer/${node}`,
+          hops: [{ at, what: `back over the link of the client ${node}`, dev: GATEWAY_INTERFACE }],
+          candidates: [],
+        },
+        { devs: [GATEWAY_INTERFACE] },
+      ];
     }
   }
   if (overlayRanges(plan).some((range) => contains(parseCidr(range), target))) {
-    return [{ verdict: "Unreachable", message: "an address of the overlay that no node holds", hops: [{ at, what: "refused: no node holds it", table: OVERLAY_TABLE }], candidates: [] }, { none: true }];
+    return [
+      {
+        verdict: "Unreachable",
+        message: "an address of the overlay that no node holds",
+        hops: [{ at, what: "refused: no node holds it", table: OVERLAY_TABLE }],
+        candidates: [],
+      },
+      { none: true },
+    ];
   }
 
   const claims = claimsOf(input);
@@ -82,7 +104,17 @@ function steered({ input, linkViews, wall }: ExplainInput, owner: string, prefix
   if (owner.startsWith("peer/")) {
     const node = owner.slice(5);
     return [
-      { verdict: "Mesh", owner, prefix, message: `${node} advertises it`, hops: [{ at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE }, { at: node, what: "forwarded from there" }], candidates: [] },
+      {
+        verdict: "Mesh",
+        owner,
+        prefix,
+        message: `${node} advertises it`,
+        hops: [
+          { at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE },
+          { at: node, what: "forwarded from there" },
+        ],
+        candidates: [],
+      },
       { devs: [MESH_INTERFACE] },
     ];
   }
@@ -94,17 +126,45 @@ function steered({ input, linkViews, wall }: ExplainInput, owner: string, prefix
   const devs = active.flatMap((node) => (links.has(node) ? [linkInterface(links.get(node) ?? 0)] : []));
   if (devs.length === 0) {
     if (path?.onNoGateway === "Underlay") {
-      return [{ verdict: "Underlay", owner, prefix, ...because, hops: [{ at, what: "no gateway was ever alive; the intent lets it leave by the underlay" }], candidates }, undefined];
+      return [
+        {
+          verdict: "Underlay",
+          owner,
+          prefix,
+          ...because,
+          hops: [{ at, what: "no gateway was ever alive; the intent lets it leave by the underlay" }],
+          candidates,
+        },
+        undefined,
+      ];
     }
-    return [{ verdict: "Unreachable", owner, prefix, ...because, hops: [{ at, what: "refused: no gateway; it must not leave by the underlay", table: OVERLAY_TABLE }], candidates }, { none: true }];
+    return [
+      {
+        verdict: "Unreachable",
+        owner,
+        prefix,
+        ...because,
+        hops: [{ at, what: "refused: no gateway; it must not leave by the underlay", table: OVERLAY_TABLE }],
+        candidates,
+      },
+      { none: true },
+    ];
   }
   const hops: Hop[] = [
-    { at, what: devs.length === 1 ? `over the gateway link to ${active[0]}` : `spread over the gateway links to ${active.join(", ")}`, dev: devs.join(", "), table: OVERLAY_TABLE },
+    {
+      at,
+      what: devs.length === 1 ? `over the gateway link to ${active[0]}` : `spread over the gateway links to ${active.join(", ")}`,
+      dev: devs.join(", "),
+      table: OVERLAY_TABLE,
+    },
     ...active.slice(0, 1).map((node) => ({ at: node, what: "forwarded and sent on by its own uplink" })),
   ];
   const first = plan.peers.get(active[0] as NodeName);
   const exit = first?.e.map((endpoint) => splitEndpoint(endpoint).address)[0];
-  return [{ verdict: "Gateway", owner, prefix, ...because, hops, candidates, ...(exit === undefined || owner.startsWith("subnet/") ? {} : { exit }) }, { devs }];
+  return [
+    { verdict: "Gateway", owner, prefix, ...because, hops, candidates, ...(exit === undefined || owner.startsWith("subnet/") ? {} : { exit }) },
+    { devs },
+  ];
 }
 
 /** Not steered into the overlay: a LAN route of ours, a protected destination, or nothing of ours at all. */
@@ -114,7 +174,8 @@ function direct({ input, refusals, destination }: ExplainInput, overruled: strin
   const target = parseCidr(hostCidr(destination));
   const claims = claimsOf(input);
   const lan = new PrefixMap<string>();
-  for (const [id, { destinations }] of claims.lan) if (plan.lanRoutes.get(id)?.table === MAIN_TABLE) for (const cidr of destinations) lan.add(parseCidr(cidr), id);
+  for (const [id, { destinations }] of claims.lan)
+    if (plan.lanRoutes.get(id)?.table === MAIN_TABLE) for (const cidr of destinations) lan.add(parseCidr(cidr), id);
   const main = new PrefixMap<DesiredInput["host"]["mainRoutes"][number]>();
   for (const route of [...host.mainRoutes].toSorted((a, b) => a.metric - b.metric)) main.add(parseCidr(route.dst), route);
   const byLan = lan.covering(target);
@@ -123,23 +184,67 @@ function direct({ input, refusals, destination }: ExplainInput, overruled: strin
     const route = claims.lan.get(byLan.value);
     const via = route?.gateways ?? [];
     const prefix = formatCidr(byLan.cidr);
-    const candidates: Candidate[] = (plan.lanRoutes.get(byLan.value)?.gateways ?? []).map((node) => ({ node, active: via.includes(node), why: via.includes(node) ? "Preferred" : "LowerPreference" }));
-    return [{ verdict: "Lan", owner: byLan.value, prefix, hops: [{ at, what: `through the router ${via.join(", ")}`, ...(via[0] === undefined ? {} : { via: via[0] }), table: MAIN_TABLE }], candidates }, undefined];
+    const candidates: Candidate[] = (plan.lanRoutes.get(byLan.value)?.gateways ?? []).map((node) => ({
+      node,
+      active: via.includes(node),
+      why: via.includes(node) ? "Preferred" : "LowerPreference",
+    }));
+    return [
+      {
+        verdict: "Lan",
+        owner: byLan.value,
+        prefix,
+        hops: [{ at, what: `through the router ${via.join(", ")}`, ...(via[0] === undefined ? {} : { via: via[0] }), table: MAIN_TABLE }],
+        candidates,
+      },
+      undefined,
+    ];
   }
   const refusal = refusals.find((one) => contains(parseCidr(one.destination), target));
-  const hop: Hop = { at, what: byMain === undefined ? "no route" : "by this node's own routes", ...(byMain?.value.dev === undefined ? {} : { dev: byMain.value.dev }), ...(byMain?.value.via === undefined ? {} : { via: byMain.value.via }), table: MAIN_TABLE };
+  const hop: Hop = {
+    at,
+    what: byMain === undefined ? "no route" : "by this node's own routes",
+    ...(byMain?.value.dev === undefined ? {} : { dev: byMain.value.dev }),
+    ...(byMain?.value.via === undefined ? {} : { via: byMain.value.via }),
+    table: MAIN_TABLE,
+  };
   const expected: Expected = byMain?.value.dev === undefined ? undefined : { devs: [byMain.value.dev] };
   if (overruled !== undefined) {
-    return [{ verdict: "Protected", owner: overruled, message: "protected, or a more specific route of this node's own: it keeps the way that it has without Isthmus", hops: [hop], candidates: [] }, expected];
+    return [
+      {
+        verdict: "Protected",
+        owner: overruled,
+        message: "protected, or a more specific route of this node's own: it keeps the way that it has without Isthmus",
+        hops: [hop],
+        candidates: [],
+      },
+      expected,
+    ];
   }
   if (refusal !== undefined) {
     const verdict = refusal.why === "Protected" ? "Protected" : "Underlay";
-    return [{ verdict, owner: refusal.id, prefix: refusal.destination, reason: refusal.why, message: `${refusal.id} names it, but it is not routed: ${refusal.why}: ${refusal.detail}`, hops: [hop], candidates: [] }, expected];
+    return [
+      {
+        verdict,
+        owner: refusal.id,
+        prefix: refusal.destination,
+        reason: refusal.why,
+        message: `${refusal.id} names it, but it is not routed: ${refusal.why}: ${refusal.detail}`,
+        hops: [hop],
+        candidates: [],
+      },
+      expected,
+    ];
   }
   return [{ verdict: byMain === undefined ? "Unreachable" : "Underlay", hops: [hop], candidates: [] }, expected];
 }
 
-function candidatesOf(gateways: readonly NodeName[], choice: Choice | undefined, views: ReadonlyMap<NodeName, LinkView>, wall: (at: number) => number): Candidate[] {
+function candidatesOf(
+  gateways: readonly NodeName[],
+  choice: Choice | undefined,
+  views: ReadonlyMap<NodeName, LinkView>,
+  wall: (at: number) => number,
+): Candidate[] {
   return gateways.map((node) => {
     const view = views.get(node);
     const active = choice?.active.includes(node) ?? false;
@@ -167,5 +272,7 @@ function compare(kernel: { readonly ok: boolean; readonly text: string }, expect
   const dev = /\bdev (\S+)/.exec(text)?.[1];
   const local = text.startsWith("local");
   const agrees = kernel.ok && ((dev !== undefined && expected.devs.includes(dev)) || (local && expected.devs.includes("lo")));
-  return agrees ? { text, agrees } : { text, agrees, note: `the plan wants ${expected.devs.join(" or ")}, the kernel uses ${kernel.ok ? (dev ?? "something else") : "nothing"}` };
+  return agrees
+    ? { text, agrees }
+    : { text, agrees, note: `the plan wants ${expected.devs.join(" or ")}, the kernel uses ${kernel.ok ? (dev ?? "something else") : "nothing"}` };
 }

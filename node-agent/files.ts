@@ -19,7 +19,10 @@ export interface Places {
   readonly socket: string;
 }
 
-export function places(data: string = process.env["ISTHMUS_DATA"] ?? "/var/lib/isthmus", run: string = process.env["ISTHMUS_RUN"] ?? "/run/isthmus"): Places {
+export function places(
+  data: string = process.env["ISTHMUS_DATA"] ?? "/var/lib/isthmus",
+  run: string = process.env["ISTHMUS_RUN"] ?? "/run/isthmus",
+): Places {
   return {
     data,
     run,
@@ -56,7 +59,9 @@ function checkMode(path: string, most: number): void {
   const mode = found.mode & 0o777;
   const octal = (value: number): string => value.toString(8).padStart(4, "0");
   if ((mode & ~most) !== 0) {
-    throw new IsthmusError("FileMode", `${path} has mode ${octal(mode)}; it holds secrets and may be at most ${octal(most)}`, { remedy: `chmod ${octal(most)} ${path}` });
+    throw new IsthmusError("FileMode", `${path} has mode ${octal(mode)}; it holds secrets and may be at most ${octal(most)}`, {
+      remedy: `chmod ${octal(most)} ${path}`,
+    });
   }
   const uid = process.getuid?.() ?? 0;
   if (found.uid !== uid && found.uid !== 0) {
@@ -120,7 +125,10 @@ function onDisk<T>(path: string, work: () => T): T {
   } catch (error) {
     const code = codeOf(error);
     if (code === "ENOSPC" || code === "EDQUOT") {
-      throw new IsthmusError("DiskFull", `no room to write ${path}; the last good state stays`, { remedy: `free space on the file system of ${dirname(path)}`, cause: error });
+      throw new IsthmusError("DiskFull", `no room to write ${path}; the last good state stays`, {
+        remedy: `free space on the file system of ${dirname(path)}`,
+        cause: error,
+      });
     }
     if (code === "EACCES" || code === "EROFS" || code === "EPERM") {
       throw new IsthmusError("FileMode", `${path} cannot be written (${code})`, { remedy: `run as root, on a writable file system`, cause: error });

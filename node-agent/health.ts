@@ -96,7 +96,11 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
       lan.setRoutes(next.lanRoutes);
       sayChange();
     },
-    view: () => ({ links: viewLinks(), stalled: prober?.stalled() ?? false, lan: new Map([...(plan?.lanRoutes.keys() ?? [])].map((id) => [id, lan.health(id)])) }),
+    view: () => ({
+      links: viewLinks(),
+      stalled: prober?.stalled() ?? false,
+      lan: new Map([...(plan?.lanRoutes.keys() ?? [])].map((id) => [id, lan.health(id)])),
+    }),
     downPaths: () => uplink.downPaths(),
     close() {
       closeClient();
@@ -115,13 +119,17 @@ export function probeTargets(plan: Plan, links: Links): ProbeTarget[] {
     const quickest = paths.toSorted((a, b) => a.intervalMs * a.threshold - b.intervalMs * b.threshold)[0];
     if (peer === undefined || quickest === undefined) return [];
     const holdDownMs = Math.max(...paths.map((path) => path.holdDownMs));
-    return [{ node, address: gatewayLinkAddress(plan.network, peer.i).v4, intervalMs: quickest.intervalMs, threshold: quickest.threshold, holdDownMs }];
+    return [
+      { node, address: gatewayLinkAddress(plan.network, peer.i).v4, intervalMs: quickest.intervalMs, threshold: quickest.threshold, holdDownMs },
+    ];
   });
 }
 
 /** Gateways whose probes fail and whose session may be stale: since when. */
 export function silentLinks(views: ReadonlyMap<NodeName, LinkView>): ReadonlyMap<NodeName, number> {
-  return new Map([...views.values()].filter((view) => view.verdict === "Down" && view.holdDownUntil === undefined).map((view) => [view.node, view.since]));
+  return new Map(
+    [...views.values()].filter((view) => view.verdict === "Down" && view.holdDownUntil === undefined).map((view) => [view.node, view.since]),
+  );
 }
 
 /** Health of a LAN gateway that is a node of the mesh: what the link probes say of it. */
@@ -131,4 +139,3 @@ function agentOf(plan: Plan | undefined, views: ReadonlyMap<NodeName, LinkView>,
   }
   return undefined;
 }
-

@@ -89,7 +89,11 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
       const missing = message.add.filter((id) => !holdings.views.has(id));
       const unnamed = new Set([...holdings.unnamed].filter((id) => !message.add.includes(id)));
       if (holdings.guarded) {
-        return { holdings: { ...holdings, awaiting: new Set([...holdings.awaiting, ...missing]), unnamed: new Set([...unnamed, ...message.drop]) }, send: [], changed: false };
+        return {
+          holdings: { ...holdings, awaiting: new Set([...holdings.awaiting, ...missing]), unnamed: new Set([...unnamed, ...message.drop]) },
+          send: [],
+          changed: false,
+        };
       }
       const views = new Map([...holdings.views].filter(([id]) => !message.drop.includes(id)));
       const awaiting = new Set([...holdings.awaiting, ...missing].filter((id) => !message.drop.includes(id)));
@@ -97,11 +101,18 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
     }
     case "want": {
       const held = holdings.views.get(message.v);
-      return { holdings, send: [held === undefined ? emptyBuckets(message.v) : { t: "buckets", v: message.v, h: bucketHashes(held.view) }], changed: false };
+      return {
+        holdings,
+        send: [held === undefined ? emptyBuckets(message.v) : { t: "buckets", v: message.v, h: bucketHashes(held.view) }],
+        changed: false,
+      };
     }
     case "removed":
     case "refused":
     case "ask":
+      return { holdings, send: [], changed: false };
+    default:
+      message satisfies never;
       return { holdings, send: [], changed: false };
   }
 }
@@ -149,4 +160,3 @@ export interface ProposedChange {
 export function viewData(holdings: Holdings): ReadonlyMap<string, ReadonlyMap<string, unknown>> {
   return new Map([...holdings.views].map(([id, held]) => [id, held.view.data]));
 }
-

@@ -28,7 +28,10 @@ export function readIdentity(at: Places): Identity | undefined {
   try {
     return Identity.parse(JSON.parse(text));
   } catch (error) {
-    throw new IsthmusError("CacheDamaged", `${at.identity} cannot be read`, { remedy: "restore it from a backup of this machine, or run `isthmus cleanup` and join again", cause: error });
+    throw new IsthmusError("CacheDamaged", `${at.identity} cannot be read`, {
+      remedy: "restore it from a backup of this machine, or run `isthmus cleanup` and join again",
+      cause: error,
+    });
   }
 }
 
@@ -40,7 +43,13 @@ export function writeIdentity(at: Places, identity: Identity): void {
 export function keepAnswer(at: Places, answer: JoinResponse, rest: Pick<Identity, "machineId" | "manualEndpoints" | "advertise">): Identity {
   writeAtomic(at.certificate, answer.certificate);
   writeAtomic(at.roots, answer.roots.join("\n"));
-  const identity: Identity = { ...rest, node: answer.node, network: answer.network, controllers: answer.controllers, lastNow: Math.max(Date.now(), leafOf(answer.certificate).validFromDate.getTime()) };
+  const identity: Identity = {
+    ...rest,
+    node: answer.node,
+    network: answer.network,
+    controllers: answer.controllers,
+    lastNow: Math.max(Date.now(), leafOf(answer.certificate).validFromDate.getTime()),
+  };
   writeIdentity(at, identity);
   return identity;
 }

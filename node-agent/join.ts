@@ -59,13 +59,24 @@ export async function join(at: Places, options: JoinOptions, log: (line: string)
   };
   const { answer, address } = await askAny(token.controllers, "/v1/join", body, { pin: token.pin }, undefined, log, signal);
   writeCache(at.plan, holdingsOf(answer.position, answer.views));
-  const identity = keepAnswer(at, { ...answer, controllers: firstTried(address, answer.controllers) }, { machineId: machine, manualEndpoints, advertise });
+  const identity = keepAnswer(
+    at,
+    { ...answer, controllers: firstTried(address, answer.controllers) },
+    { machineId: machine, manualEndpoints, advertise },
+  );
   log(`joined network ${identity.network} as ${identity.node}`);
   return identity;
 }
 
 /** Renews the certificate with the key on record; also when it has expired. */
-export async function renew(at: Places, identity: Identity, keys: NodeKeys, files: { certificate: string; roots: string }, now: number, signal: AbortSignal): Promise<Identity> {
+export async function renew(
+  at: Places,
+  identity: Identity,
+  keys: NodeKeys,
+  files: { certificate: string; roots: string },
+  now: number,
+  signal: AbortSignal,
+): Promise<Identity> {
   const { certificateRequest } = await import("./csr.ts");
   const body: JoinRequest = {
     name: identity.node,
@@ -79,7 +90,16 @@ export async function renew(at: Places, identity: Identity, keys: NodeKeys, file
     advertise: identity.advertise,
     version: VERSION,
   };
-  const { answer } = await askAny(identity.controllers, "/v1/renew", body, { roots: files.roots, now }, { key: keys.tlsKey, certificate: files.certificate }, () => {}, signal, 1);
+  const { answer } = await askAny(
+    identity.controllers,
+    "/v1/renew",
+    body,
+    { roots: files.roots, now },
+    { key: keys.tlsKey, certificate: files.certificate },
+    () => {},
+    signal,
+    1,
+  );
   return keepAnswer(at, answer, identity);
 }
 
@@ -123,13 +143,21 @@ function firstTried(address: string, controllers: readonly string[]): string[] {
 function nodeName(text: string): NodeName {
   const parsed = NodeName.safeParse(text.split(".")[0]?.toLowerCase());
   if (parsed.success) return parsed.data;
-  throw new IsthmusError("Invalid", `${JSON.stringify(text)} cannot be a node's name: ${parsed.error.issues[0]?.message ?? "not a DNS label"}`, { remedy: "give one with --name" });
+  throw new IsthmusError("Invalid", `${JSON.stringify(text)} cannot be a node's name: ${parsed.error.issues[0]?.message ?? "not a DNS label"}`, {
+    remedy: "give one with --name",
+  });
 }
 
-function checked<T>(flag: string, values: readonly string[], schema: { safeParse(value: unknown): { success: true; data: T } | { success: false; error: { issues: { message: string }[] } } }): T[] {
+function checked<T>(
+  flag: string,
+  values: readonly string[],
+  schema: { safeParse(value: unknown): { success: true; data: T } | { success: false; error: { issues: { message: string }[] } } },
+): T[] {
   return values.map((value) => {
     const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
-    throw new IsthmusError("Invalid", `${flag} ${JSON.stringify(value)}: ${parsed.error.issues[0]?.message ?? "not valid"}`, { faults: [{ path: flag, message: parsed.error.issues[0]?.message ?? "not valid", value }] });
+    throw new IsthmusError("Invalid", `${flag} ${JSON.stringify(value)}: ${parsed.error.issues[0]?.message ?? "not valid"}`, {
+      faults: [{ path: flag, message: parsed.error.issues[0]?.message ?? "not valid", value }],
+    });
   });
 }

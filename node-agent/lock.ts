@@ -50,5 +50,7 @@ function alreadyRunning(pidFile: string): IsthmusError {
   } catch {
     // The holder may use another run directory.
   }
-  return new IsthmusError("AlreadyRunning", `an isthmus agent runs on this host already${pid}`, { remedy: "see `isthmus status`; stop the other agent before starting a second one" });
+  return new IsthmusError("AlreadyRunning", `an isthmus agent runs on this host already${pid}`, {
+    remedy: "see `isthmus status`; stop the other agent before starting a second one",
+  });
 }

@@ -10,7 +10,10 @@ import { join } from "node:path";
 /** SHA-256, hex. */
 export function machineId(env: NodeJS.ProcessEnv = process.env, root = "/"): string {
   const given = env["ISTHMUS_MACHINE_ID"];
-  const parts = given === undefined ? [line(join(root, "etc/machine-id")), line(join(root, "sys/class/dmi/id/product_uuid")), ...hardwareAddresses(root)] : [given];
+  const parts =
+    given === undefined
+      ? [line(join(root, "etc/machine-id")), line(join(root, "sys/class/dmi/id/product_uuid")), ...hardwareAddresses(root)]
+      : [given];
   return createHash("sha256").update(parts.join("\n")).digest("hex");
 }
 

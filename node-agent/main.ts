@@ -83,7 +83,10 @@ export async function runAgent(options: CommonOptions): Promise<void> {
   prepareDirectories(at);
   checkModes(at);
   const identity = readIdentity(at);
-  if (identity === undefined) throw new IsthmusError("NotFound", `this machine has not joined a network (${at.identity} does not exist)`, { remedy: "run `isthmus join TOKEN`" });
+  if (identity === undefined)
+    throw new IsthmusError("NotFound", `this machine has not joined a network (${at.identity} does not exist)`, {
+      remedy: "run `isthmus join TOKEN`",
+    });
   const lock = await takeLock(at.run);
   try {
     const kernel = kernelOf(at, log);
@@ -100,7 +103,8 @@ export async function runAgent(options: CommonOptions): Promise<void> {
 export async function leaveCommand(options: CommonOptions): Promise<Joined> {
   const { signal, at } = common(options);
   requireRoot("leaving");
-  if (readIdentity(at) === undefined) throw new IsthmusError("NotFound", "this machine has not joined a network", { remedy: "nothing to leave; `isthmus cleanup` removes leftovers" });
+  if (readIdentity(at) === undefined)
+    throw new IsthmusError("NotFound", "this machine has not joined a network", { remedy: "nothing to leave; `isthmus cleanup` removes leftovers" });
   if (await isRunning()) {
     const left = (await askAgent(at, "POST", "/leave", signal)) as Joined;
     await agentEnds(signal);
@@ -130,7 +134,9 @@ export async function cleanupCommand(options: CommonOptions): Promise<string[]> 
 async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (line: string) => void): Promise<string[]> {
   const done = await kernel.cleanup();
   // The unit must not start again for a machine that is no member; the caller may be the unit itself.
-  await removeUnit({ stop: false }, AbortSignal.any([signal, AbortSignal.timeout(30_000)])).catch((thrown: unknown) => log(asIsthmusError(thrown).message));
+  await removeUnit({ stop: false }, AbortSignal.any([signal, AbortSignal.timeout(30_000)])).catch((thrown: unknown) =>
+    log(asIsthmusError(thrown).message),
+  );
   return [...done, ...removeFiles(at)];
 }
 
@@ -174,7 +180,9 @@ function askAgent(at: Places, method: string, path: string, signal: AbortSignal)
         }
       });
     });
-    call.on("error", (error) => failed(new IsthmusError("Unreachable", `the agent does not answer on ${at.socket}`, { remedy: "see its log", cause: error })));
+    call.on("error", (error) =>
+      failed(new IsthmusError("Unreachable", `the agent does not answer on ${at.socket}`, { remedy: "see its log", cause: error })),
+    );
     call.end();
   });
 }
@@ -183,7 +191,10 @@ function askAgent(at: Places, method: string, path: string, signal: AbortSignal)
 async function agentEnds(signal: AbortSignal): Promise<void> {
   const deadline = Date.now() + 20_000;
   while (await isRunning()) {
-    if (Date.now() > deadline) throw new IsthmusError("Timeout", "the node was removed, but the agent still cleans up", { remedy: "see its log; `isthmus cleanup` removes what is left" });
+    if (Date.now() > deadline)
+      throw new IsthmusError("Timeout", "the node was removed, but the agent still cleans up", {
+        remedy: "see its log; `isthmus cleanup` removes what is left",
+      });
     await pause(50, signal);
     signal.throwIfAborted();
   }
@@ -194,7 +205,10 @@ async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void
   const deadline = Date.now() + 10_000;
   for (;;) {
     try {
-      return await Promise.race([askAgent(at, "POST", "/leave", signal), running.then(() => Promise.reject(new IsthmusError("Unreachable", "the agent ended before it could leave")))]);
+      return await Promise.race([
+        askAgent(at, "POST", "/leave", signal),
+        running.then(() => Promise.reject(new IsthmusError("Unreachable", "the agent ended before it could leave"))),
+      ]);
     } catch (thrown) {
       if (Date.now() > deadline || asIsthmusError(thrown).retry === "terminal") throw thrown;
       await pause(200, signal);
@@ -208,7 +222,9 @@ function tokenText(options: JoinCommandOptions): string {
   try {
     return readFileSync(file === "-" ? 0 : file, "utf8").trim();
   } catch (error) {
-    throw new IsthmusError("Invalid", `the token file ${file} cannot be read (${codeOf(error) ?? "error"})`, { remedy: "give a token, --token-file FILE, or the token on standard input" });
+    throw new IsthmusError("Invalid", `the token file ${file} cannot be read (${codeOf(error) ?? "error"})`, {
+      remedy: "give a token, --token-file FILE, or the token on standard input",
+    });
   }
 }
 

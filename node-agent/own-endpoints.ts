@@ -5,7 +5,8 @@ import type { Endpoint } from "../mesh/model/scalars.ts";
 import { isPrivate } from "./dial.ts";
 
 /** Interfaces of container runtimes, overlays and virtual machines: their addresses mean nothing to other machines. */
-const NOT_UNDERLAY = /^(lo$|docker|br-|veth|cni|flannel|cilium|cali|tun|tap|ism|virbr|lxc|lxd|kube|weave|podman|vxlan|geneve|wg|tailscale|zt|wt\d|nodelocaldns|dummy|antrea|ovn|ovs)/;
+const NOT_UNDERLAY =
+  /^(lo$|docker|br-|veth|cni|flannel|cilium|cali|tun|tap|ism|virbr|lxc|lxd|kube|weave|podman|vxlan|geneve|wg|tailscale|zt|wt\d|nodelocaldns|dummy|antrea|ovn|ovs)/;
 
 export interface InterfaceAddress {
   readonly ifname: string;
@@ -28,7 +29,9 @@ export function ownCandidates(found: readonly InterfaceAddress[], port: number, 
 
 /** Addresses of all interfaces, from the system. */
 export function interfaceAddresses(): InterfaceAddress[] {
-  return Object.entries(networkInterfaces()).flatMap(([ifname, list]) => (list ?? []).filter((one) => !one.internal).map((one) => ({ ifname, address: one.address.split("%")[0] ?? one.address })));
+  return Object.entries(networkInterfaces()).flatMap(([ifname, list]) =>
+    (list ?? []).filter((one) => !one.internal).map((one) => ({ ifname, address: one.address.split("%")[0] ?? one.address })),
+  );
 }
 
 /** Loopback, link-local, multicast, unspecified, and v4 addresses of this-network. */

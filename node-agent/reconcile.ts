@@ -162,7 +162,16 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       observed = operations.length === 0 ? state : afterApply(desired.state, state);
       if (asked.length > 0) observed = undefined;
     }
-    last = { input, desired, elections, before, withoutLink: numbered.without, failures: failed, operations: operations.length, tookMs: performance.now() - started };
+    last = {
+      input,
+      desired,
+      elections,
+      before,
+      withoutLink: numbered.without,
+      failures: failed,
+      operations: operations.length,
+      tookMs: performance.now() - started,
+    };
     ports.onPass(last);
     arm();
   };
@@ -246,7 +255,12 @@ export function afterApply(desired: KernelState, observed: KernelState): KernelS
       const peers = new Map(
         [...link.peers].map(([key, peer]) => {
           const known = before?.peers.get(key);
-          return [key, known === undefined ? peer : { ...known, ...peer, ...(peer.endpoint === undefined && known.endpoint !== undefined ? { endpoint: known.endpoint } : {}) }];
+          return [
+            key,
+            known === undefined
+              ? peer
+              : { ...known, ...peer, ...(peer.endpoint === undefined && known.endpoint !== undefined ? { endpoint: known.endpoint } : {}) },
+          ];
         }),
       );
       return [name, { ...link, peers }];

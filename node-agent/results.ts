@@ -25,7 +25,13 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
     else results[id] = { ok: alive, reason, ...hop, ...at };
   };
   for (const [id, choice] of pass.elections.paths) {
-    put(id, choice.active, choice.reason, choice.since, choice.active.length > 0 || choice.reason === "SelfGateway" || (plan.paths.get(id)?.destinations.length ?? 0) === 0);
+    put(
+      id,
+      choice.active,
+      choice.reason,
+      choice.since,
+      choice.active.length > 0 || choice.reason === "SelfGateway" || (plan.paths.get(id)?.destinations.length ?? 0) === 0,
+    );
   }
   for (const [id, choice] of pass.elections.lans) put(id, choice.gateways, choice.reason, choice.since, choice.gateways.length > 0);
   return results;
@@ -38,7 +44,12 @@ export function moveEvents(pass: Pass): Omit<AgentEvent, "at">[] {
     if (before === undefined ? after.length === 0 : before.join() === after.join()) return;
     const from = before === undefined || before.length === 0 ? "" : ` from ${before.join(", ")}`;
     const to = after.length === 0 ? "no gateway" : after.join(", ");
-    events.push({ type: reason === "GatewayDown" || reason === "UplinkDown" || after.length === 0 ? "Warning" : "Normal", reason, message: `${id} goes${from} to ${to}: ${REASONS[reason]}`, about: id });
+    events.push({
+      type: reason === "GatewayDown" || reason === "UplinkDown" || after.length === 0 ? "Warning" : "Normal",
+      reason,
+      message: `${id} goes${from} to ${to}: ${REASONS[reason]}`,
+      about: id,
+    });
   };
   for (const [id, choice] of pass.elections.paths) move(id, pass.before.paths.get(id)?.active, choice.active, choice.reason);
   for (const [id, choice] of pass.elections.lans) move(id, pass.before.lans.get(id)?.gateways, choice.gateways, choice.reason);
@@ -67,15 +78,7 @@ export function failuresById(pass: Pass): Map<string, string> {
 }
 
 function ownerOf(op: Operation, byDestination: ReadonlyMap<string, string>, byGroup: ReadonlyMap<number, string>): string | undefined {
-  switch (op.op) {
-    case "route.add":
-    case "route.replace":
-    case "route.remove":
-      return byDestination.get(op.route.dst);
-    case "nexthop.replace":
-    case "nexthop.remove":
-      return byGroup.get(op.nexthop.id);
-    default:
-      return undefined;
-  }
+  if ("route" in op) return byDestination.get(op.route.dst);
+  if ("nexthop" in op) return byGroup.get(op.nexthop.id);
+  return undefined;
 }

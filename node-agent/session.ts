@@ -109,7 +109,12 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
   const connection = async (address: string, signal: AbortSignal): Promise<IsthmusError> => {
     const { key, certificate, roots } = ports.credentials();
     const tls = await openContact(address, { roots, now: ports.now() }, { key, certificate }, signal);
-    const ws = new WebSocket("ws://controller/v1/agent", { createConnection: () => tls, perMessageDeflate: false, handshakeTimeout: 5_000, maxPayload: 256 * 1024 * 1024 });
+    const ws = new WebSocket("ws://controller/v1/agent", {
+      createConnection: () => tls,
+      perMessageDeflate: false,
+      handshakeTimeout: 5_000,
+      maxPayload: 256 * 1024 * 1024,
+    });
     socket = ws;
     let heard = performance.now();
     const timer = setInterval(() => {

@@ -51,11 +51,17 @@ async function route(what: string, query: URLSearchParams, handlers: SocketHandl
     case "POST /reconcile":
       return handlers.reconcile();
     default:
-      throw new IsthmusError("NotFound", `the agent does not know ${what}`, { remedy: "GET /status, GET /explain?destination=, POST /leave, POST /reconcile" });
+      throw new IsthmusError("NotFound", `the agent does not know ${what}`, {
+        remedy: "GET /status, GET /explain?destination=, POST /leave, POST /reconcile",
+      });
   }
 }
 
-function answer(response: { writeHead(status: number, headers: Record<string, string>): unknown; end(text: string): unknown }, status: number, body: unknown): void {
+function answer(
+  response: { writeHead(status: number, headers: Record<string, string>): unknown; end(text: string): unknown },
+  status: number,
+  body: unknown,
+): void {
   response.writeHead(status, { "content-type": "application/json" });
   response.end(`${JSON.stringify(body)}\n`);
 }

@@ -18,7 +18,13 @@ export interface AgentStatus {
   readonly overlay: readonly string[];
   readonly version: string;
   readonly started: number;
-  readonly controller: { readonly connected: boolean; readonly address?: string; readonly since?: number; readonly error?: string; readonly known: readonly string[] };
+  readonly controller: {
+    readonly connected: boolean;
+    readonly address?: string;
+    readonly since?: number;
+    readonly error?: string;
+    readonly known: readonly string[];
+  };
   readonly position: Position | undefined;
   /** Position that the kernel stands at. */
   readonly applied: Position | undefined;

@@ -62,5 +62,7 @@ export async function removeUnit(options: { readonly stop: boolean }, signal: Ab
 async function systemctl(args: readonly string[], signal: AbortSignal): Promise<void> {
   const { ok, stderr } = await run("systemctl", args, { signal, timeoutMs: 30_000 });
   if (ok) return;
-  throw new IsthmusError("Internal", `systemctl ${args.join(" ")} failed: ${stderr.trim()}`, { remedy: "see `systemctl status isthmus-agent` and `journalctl -u isthmus-agent`" });
+  throw new IsthmusError("Internal", `systemctl ${args.join(" ")} failed: ${stderr.trim()}`, {
+    remedy: "see `systemctl status isthmus-agent` and `journalctl -u isthmus-agent`",
+  });
 }

@@ -1,7 +1,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { viewHash } from "../../mesh/compile/views.ts";
 import { formatCache, parseCache, readCache, writeCache } from "../../node-agent/cache.ts";
@@ -13,9 +13,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-const HELD = holdingsOf({ lineage: "l", epoch: 2, revision: 7 }, { mesh: { network: { name: "isthmus" }, "peer/a": { i: 1 } }, "node/a": { self: { name: "a" } } });
+const HELD = holdingsOf(
+  { lineage: "l", epoch: 2, revision: 7 },
+  { mesh: { network: { name: "isthmus" }, "peer/a": { i: 1 } }, "node/a": { self: { name: "a" } } },
+);
 
-const shape = (holdings: Holdings): unknown => ({ seen: holdings.seen, views: [...holdings.views].map(([id, held]) => [id, held.r, viewHash(held.view), [...held.view.data]]) });
+const shape = (holdings: Holdings): unknown => ({
+  seen: holdings.seen,
+  views: [...holdings.views].map(([id, held]) => [id, held.r, viewHash(held.view), [...held.view.data]]),
+});
 
 describe("the plan on disk", () => {
   test("comes back as it was written, with the same hashes, readable by root alone", () => {

@@ -1,8 +1,19 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { PeerPlan } from "../../mesh/model/plan.ts";
 import type { Endpoint } from "../../mesh/model/scalars.ts";
-import { atPort, chooseDial, clientCandidates, type DialHistory, FRESH_MS, gatewayCandidates, isPrivate, meshCandidates, rememberedDial, TURN_MS } from "../../node-agent/dial.ts";
+import {
+  atPort,
+  chooseDial,
+  clientCandidates,
+  type DialHistory,
+  FRESH_MS,
+  gatewayCandidates,
+  isPrivate,
+  meshCandidates,
+  rememberedDial,
+  TURN_MS,
+} from "../../node-agent/dial.ts";
 
 const ep = (text: string): Endpoint => text as Endpoint;
 const A = ep("203.0.113.1:51820");
@@ -112,6 +123,8 @@ describe("candidates of a peer", () => {
     expect(atPort([ep("[2001:db8::1]:4000")], 51820, 51821)).toEqual(["[2001:db8::1]:4001"]);
   });
 
-  test.each(["10.1.2.3", "192.168.0.1", "172.16.0.1", "172.31.255.1", "100.64.0.1", "fd00::1"])("%s is private", (address) => expect(isPrivate(address)).toBe(true));
+  test.each(["10.1.2.3", "192.168.0.1", "172.16.0.1", "172.31.255.1", "100.64.0.1", "fd00::1"])("%s is private", (address) =>
+    expect(isPrivate(address)).toBe(true),
+  );
   test.each(["172.32.0.1", "100.128.0.1", "8.8.8.8", "2001:db8::1", "11.0.0.1"])("%s is public", (address) => expect(isPrivate(address)).toBe(false));
 });

@@ -22,9 +22,23 @@ export interface FakePki {
 
 export async function fakePki(): Promise<FakePki> {
   const rootKeys = await newKeys();
-  const root = await x509.X509CertificateGenerator.createSelfSigned({ name: "CN=root", keys: rootKeys, signingAlgorithm: ALGORITHM, ...dates(3650), extensions: [new x509.BasicConstraintsExtension(true, 1, true)] });
+  const root = await x509.X509CertificateGenerator.createSelfSigned({
+    name: "CN=root",
+    keys: rootKeys,
+    signingAlgorithm: ALGORITHM,
+    ...dates(3650),
+    extensions: [new x509.BasicConstraintsExtension(true, 1, true)],
+  });
   const middleKeys = await newKeys();
-  const middle = await x509.X509CertificateGenerator.create({ subject: "CN=intermediate", issuer: root.subject, publicKey: middleKeys.publicKey, signingKey: rootKeys.privateKey, signingAlgorithm: ALGORITHM, ...dates(365), extensions: [new x509.BasicConstraintsExtension(true, 0, true)] });
+  const middle = await x509.X509CertificateGenerator.create({
+    subject: "CN=intermediate",
+    issuer: root.subject,
+    publicKey: middleKeys.publicKey,
+    signingKey: rootKeys.privateKey,
+    signingAlgorithm: ALGORITHM,
+    ...dates(365),
+    extensions: [new x509.BasicConstraintsExtension(true, 0, true)],
+  });
   const issue = async (publicKey: x509.PublicKey | webcrypto.CryptoKey, role: string, name: string, days: number): Promise<x509.X509Certificate> =>
     x509.X509CertificateGenerator.create({
       subject: `CN=${name}`,
@@ -33,7 +47,10 @@ export async function fakePki(): Promise<FakePki> {
       signingKey: middleKeys.privateKey,
       signingAlgorithm: ALGORITHM,
       ...dates(days),
-      extensions: [new x509.BasicConstraintsExtension(false, undefined, true), new x509.SubjectAlternativeNameExtension([{ type: "url", value: `isthmus://${role}/${name}` }])],
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.SubjectAlternativeNameExtension([{ type: "url", value: `isthmus://${role}/${name}` }]),
+      ],
     });
   return {
     rootPem: root.toString("pem"),
@@ -100,7 +117,9 @@ export async function fakeController(pki: FakePki, options: { role?: string; por
   };
   server.on("upgrade", (request, socket, head) => {
     if (fake.refuseWith !== 0) {
-      socket.end(`HTTP/1.1 ${fake.refuseWith} No\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{"code":"Unauthenticated","message":"who are you"}`);
+      socket.end(
+        `HTTP/1.1 ${fake.refuseWith} No\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{"code":"Unauthenticated","message":"who are you"}`,
+      );
       return;
     }
     wss.handleUpgrade(request, socket, head, (ws) => {

@@ -63,10 +63,14 @@ describe.skipIf(!isRoot)("an egress gateway in each of two sites", () => {
       ["gw1", "one"],
       ["gw2", "two"],
     ] as const) {
-      const made = (await api("POST", "/v1/tokens", { spec: { site: at, uses: 1, expires: new Date(Date.now() + 3_600_000).toISOString() } })) as { token: string };
+      const made = (await api("POST", "/v1/tokens", { spec: { site: at, uses: 1, expires: new Date(Date.now() + 3_600_000).toISOString() } })) as {
+        token: string;
+      };
       node(name).start("join", { token: made.token, name });
     }
-    await eventually(30_000, "all have joined", async () => (await Promise.all([...nodes.values()].map((one) => one.status()))).every((status) => status.controller.connected && status.peers.length === 2));
+    await eventually(30_000, "all have joined", async () =>
+      (await Promise.all([...nodes.values()].map((one) => one.status()))).every((status) => status.controller.connected && status.peers.length === 2),
+    );
   });
   afterAll(() => {
     if (process.env["ISTHMUS_TEST_LOGS"] !== undefined) for (const one of [ctl, ...nodes.values()]) console.log(`── ${one.name}\n${tail(one.log)}`);
@@ -74,7 +78,9 @@ describe.skipIf(!isRoot)("an egress gateway in each of two sites", () => {
   });
 
   test("diff says on each node what an intent would change, and changes nothing", async () => {
-    const { nodes: rows } = (await api("POST", "/v1/diff", { documents: [egress([`${INTERNET}/32`])], delete: [] })) as { nodes: { node: string; source: string; changes: { area: string; action: string; what: string }[] }[] };
+    const { nodes: rows } = (await api("POST", "/v1/diff", { documents: [egress([`${INTERNET}/32`])], delete: [] })) as {
+      nodes: { node: string; source: string; changes: { area: string; action: string; what: string }[] }[];
+    };
     const client = rows.find((one) => one.node === "client");
     expect(client).toMatchObject({ source: "agent" });
     expect(client?.changes).toContainEqual(expect.objectContaining({ area: "route", action: "add", what: expect.stringContaining(INTERNET) }));

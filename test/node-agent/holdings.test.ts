@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { bucketHashes, createView, entriesInBuckets, differingBuckets, viewHash } from "../../mesh/compile/views.ts";
 import type { ControllerMessage, Position } from "../../mesh/model/wire.ts";
@@ -6,8 +6,18 @@ import { beatOf, helloOf, type Holdings, holdingsOf, isBehind, NOTHING_HELD, pro
 
 const AT: Position = { lineage: "l", epoch: 1, revision: 10 };
 const HELD = holdingsOf(AT, { mesh: { network: 1, "peer/a": 1, "peer/b": 2 }, "node/a": { self: 1 }, "egress/web": { path: 1 } });
-const hello = (fields: Partial<Extract<ControllerMessage, { t: "hello" }>> = {}): ControllerMessage => ({ t: "hello", at: AT, format: 1, network: "isthmus" as never, views: ["mesh", "node/a", "egress/web"], recovering: false, now: 0, ...fields });
-const after = (holdings: Holdings, ...messages: ControllerMessage[]): Holdings => messages.reduce((held, message) => receive(held, message).holdings, holdings);
+const hello = (fields: Partial<Extract<ControllerMessage, { t: "hello" }>> = {}): ControllerMessage => ({
+  t: "hello",
+  at: AT,
+  format: 1,
+  network: "isthmus" as never,
+  views: ["mesh", "node/a", "egress/web"],
+  recovering: false,
+  now: 0,
+  ...fields,
+});
+const after = (holdings: Holdings, ...messages: ControllerMessage[]): Holdings =>
+  messages.reduce((held, message) => receive(held, message).holdings, holdings);
 const keys = (holdings: Holdings, view: string): string[] => [...(holdings.views.get(view)?.view.data.keys() ?? [])].toSorted();
 
 describe("messages of a healthy controller", () => {
@@ -36,7 +46,11 @@ describe("messages of a healthy controller", () => {
   });
 
   test("asked for buckets, it answers with hashes by which exactly the wrong part is replaced", () => {
-    const theirs = createView([["network", 1], ["peer/a", 9], ["peer/z", 1]] as [string, unknown][]);
+    const theirs = createView([
+      ["network", 1],
+      ["peer/a", 9],
+      ["peer/z", 1],
+    ] as [string, unknown][]);
     const asked = receive(HELD, { t: "want", v: "mesh" }).send[0];
     if (asked?.t !== "buckets") throw new Error("no buckets");
     const wrong = differingBuckets(bucketHashes(theirs), asked.h);
@@ -46,7 +60,11 @@ describe("messages of a healthy controller", () => {
 
   test("hello and heartbeat name the hash of every view", () => {
     const hash = viewHash(HELD.views.get("mesh")?.view ?? createView());
-    expect(helloOf(HELD, { node: "a", version: "1", bootId: "b", machineId: "m" })).toMatchObject({ t: "hello", seen: AT, views: { mesh: { r: 10, h: hash } } });
+    expect(helloOf(HELD, { node: "a", version: "1", bootId: "b", machineId: "m" })).toMatchObject({
+      t: "hello",
+      seen: AT,
+      views: { mesh: { r: 10, h: hash } },
+    });
     expect(beatOf(HELD)).toMatchObject({ t: "beat", views: { mesh: hash } });
   });
 });
@@ -104,7 +122,10 @@ test("a position is behind by lineage, epoch, then revision", () => {
 });
 
 test("a proposed change is tried on a copy", () => {
-  const views = proposed(HELD, { views: { mesh: { put: { "peer/c": 3 }, delete: ["peer/a"] }, "subnet/x": { put: { path: 1 } } }, drop: ["egress/web"] });
+  const views = proposed(HELD, {
+    views: { mesh: { put: { "peer/c": 3 }, delete: ["peer/a"] }, "subnet/x": { put: { path: 1 } } },
+    drop: ["egress/web"],
+  });
   expect([...views.keys()]).toEqual(["mesh", "node/a", "subnet/x"]);
   expect([...(views.get("mesh")?.keys() ?? [])]).toEqual(["network", "peer/b", "peer/c"]);
   expect(keys(HELD, "mesh")).toEqual(["network", "peer/a", "peer/b"]);

@@ -34,7 +34,9 @@ export interface TestNet {
 export function openNet(prefix: string): TestNet {
   const bridge = `ist-f-${prefix}`;
   const closers: (() => void)[] = [];
-  sh(`ip netns del ${bridge} 2>/dev/null; ip netns add ${bridge}; ip -n ${bridge} link set lo up; ip -n ${bridge} link add br0 type bridge; ip -n ${bridge} link set br0 up`);
+  sh(
+    `ip netns del ${bridge} 2>/dev/null; ip netns add ${bridge}; ip -n ${bridge} link set lo up; ip -n ${bridge} link add br0 type bridge; ip -n ${bridge} link set br0 up`,
+  );
   closers.push(() => sh(`ip netns del ${bridge}`));
   return {
     async machine(name, address, setup = "") {
@@ -43,10 +45,14 @@ export function openNet(prefix: string): TestNet {
       for (const folder of ["data", "run"]) mkdirSync(join(dir, folder), { mode: 0o700 });
       writeFileSync(join(dir, "hosts"), "127.0.0.1 localhost\n");
       // A machine keeps its hardware address over a reboot; a new one would leave the others' ARP entries pointing nowhere.
-      const mac = `02:15:f0:00:00:${Number.parseInt(address.split(".")[3] ?? "1", 10).toString(16).padStart(2, "0")}`;
+      const mac = `02:15:f0:00:00:${Number.parseInt(address.split(".")[3] ?? "1", 10)
+        .toString(16)
+        .padStart(2, "0")}`;
       let holder: ChildProcess | undefined;
       const powerOff = (): void => {
-        const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" }).stdout.split("\n").filter((pid) => pid !== "");
+        const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" })
+          .stdout.split("\n")
+          .filter((pid) => pid !== "");
         for (const pid of inside) kill(Number(pid));
         spawnSync("sh", ["-c", `ip netns del ${ns}; ip -n ${bridge} link del v-${name}`], { stdio: "ignore" });
       };
@@ -65,7 +71,8 @@ export function openNet(prefix: string): TestNet {
         rmSync(dir, { recursive: true, force: true });
       });
       const enter = (): string[] => ["-t", String(holder?.pid), "-n", "-m"];
-      const inside = (script: string): { status: number | null; stdout: string; stderr: string } => spawnSync("nsenter", [...enter(), "sh", "-c", script], { encoding: "utf8" });
+      const inside = (script: string): { status: number | null; stdout: string; stderr: string } =>
+        spawnSync("nsenter", [...enter(), "sh", "-c", script], { encoding: "utf8" });
       const log = join(dir, "log");
       let boots = 1;
       const agent = (method: string, path: string): Promise<unknown> => askUnix(join(dir, "run/agent.sock"), method, path);
@@ -83,7 +90,19 @@ export function openNet(prefix: string): TestNet {
         start: (what, options) => {
           const env = { ...process.env, ISTHMUS_MACHINE_ID: name, ISTHMUS_BOOT_ID: `${name}-${boots}` };
           const file = join(import.meta.dirname, "run-process.ts");
-          const child = spawn("sh", ["-c", `exec nsenter ${enter().join(" ")} "$@" >>${log} 2>&1`, "sh", process.execPath, file, what, JSON.stringify({ data: join(dir, "data"), run: join(dir, "run"), ...options })], { stdio: "ignore", env });
+          const child = spawn(
+            "sh",
+            [
+              "-c",
+              `exec nsenter ${enter().join(" ")} "$@" >>${log} 2>&1`,
+              "sh",
+              process.execPath,
+              file,
+              what,
+              JSON.stringify({ data: join(dir, "data"), run: join(dir, "run"), ...options }),
+            ],
+            { stdio: "ignore", env },
+          );
           return child;
         },
         status: async () => (await agent("GET", "/status")) as AgentStatus,
@@ -128,7 +147,8 @@ export async function eventually<T>(withinMs: number, what: string, attempt: () 
       if (found !== false && found !== undefined) return found;
       if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
     } catch (error) {
-      if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      if (performance.now() > deadline)
+        throw new Error(`not within ${withinMs} ms: ${what}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
     }
     await new Promise((done) => setTimeout(done, 30));
   }

@@ -25,6 +25,8 @@ try {
     if (what === "cleanup") for (const line of await cleanupCommand({ ...options, signal, log })) log(line);
   }
 } catch (error) {
-  log(`failed: ${error instanceof Error ? `${error.message}${"code" in error ? ` [${String(error.code)}]` : ""} ${error.stack ?? ""}` : String(error)}`);
+  log(
+    `failed: ${error instanceof Error ? `${error.message}${"code" in error ? ` [${String(error.code)}]` : ""} ${error.stack ?? ""}` : String(error)}`,
+  );
   process.exitCode = 1;
 }

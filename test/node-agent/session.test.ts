@@ -16,7 +16,15 @@ import { eventually, type FakeController, fakeController, type FakePki, fakePki 
 
 const SECRET = "A".repeat(43);
 const VIEWS = { mesh: { network: { name: "isthmus" }, "peer/a": { i: 1 } }, "node/a": { self: { name: "a" } } };
-const HELLO: ControllerMessage = { t: "hello", at: { lineage: "l", epoch: 1, revision: 5 }, format: 1, network: "isthmus" as never, views: ["mesh", "node/a"], recovering: false, now: 0 };
+const HELLO: ControllerMessage = {
+  t: "hello",
+  at: { lineage: "l", epoch: 1, revision: 5 },
+  format: 1,
+  network: "isthmus" as never,
+  views: ["mesh", "node/a"],
+  recovering: false,
+  now: 0,
+};
 
 let folder = "";
 let at: Places;
@@ -44,12 +52,24 @@ async function controller(options: { role?: string; port?: number } = {}): Promi
 }
 
 async function answerTo(fake: FakeController, csr: string, name: string, days = 90): Promise<JoinResponse> {
-  return { node: name as JoinResponse["node"], network: "isthmus" as JoinResponse["network"], position: { lineage: "l", epoch: 1, revision: 5 }, certificate: await pki.sign(csr, name, days), roots: [pki.rootPem], controllers: [fake.address], views: VIEWS };
+  return {
+    node: name as JoinResponse["node"],
+    network: "isthmus" as JoinResponse["network"],
+    position: { lineage: "l", epoch: 1, revision: 5 },
+    certificate: await pki.sign(csr, name, days),
+    roots: [pki.rootPem],
+    controllers: [fake.address],
+    views: VIEWS,
+  };
 }
 
 const tokenFor = (addresses: string[], pin = pki.pin): string => formatJoinToken({ controllers: addresses, secret: SECRET, name: "t", pin });
 const joinWith = (token: string, name = "a"): ReturnType<typeof join> => join(at, { token, name, found: [] }, () => {}, AbortSignal.timeout(15_000));
-const failureOf = async (work: Promise<unknown>): Promise<IsthmusError> => work.then(() => Promise.reject(new Error("it worked")), (error: IsthmusError) => error);
+const failureOf = async (work: Promise<unknown>): Promise<IsthmusError> =>
+  work.then(
+    () => Promise.reject(new Error("it worked")),
+    (error: IsthmusError) => error,
+  );
 
 interface Started {
   readonly session: Session;
@@ -87,7 +107,9 @@ describe("join", () => {
     await joinWith(tokenFor([fake.address]));
     expect(readIdentity(at)).toMatchObject({ node: "a", network: "isthmus", controllers: [fake.address] });
     const cached = readCache(at.plan, 0);
-    expect(cached.state === "read" && Object.fromEntries([...viewData(cached.holdings)].map(([id, data]) => [id, Object.fromEntries(data)]))).toEqual(VIEWS);
+    expect(cached.state === "read" && Object.fromEntries([...viewData(cached.holdings)].map(([id, data]) => [id, Object.fromEntries(data)]))).toEqual(
+      VIEWS,
+    );
     const { body } = fake.requests[0] ?? {};
     expect(body).toMatchObject({ token: SECRET, name: "a" });
     expect(JSON.stringify(body)).not.toContain(readFileSync(at.wgKey, "utf8").trim());
@@ -135,7 +157,10 @@ describe("join", () => {
   test("a token cut short, a bad name and a bad endpoint are told apart", async () => {
     expect((await failureOf(joinWith(tokenFor(["h:1"]).slice(0, -3)))).code).toBe("TokenMalformed");
     expect((await failureOf(joinWith(tokenFor(["h:1"]), "Not_A_Name"))).code).toBe("Invalid");
-    expect((await failureOf(join(at, { token: tokenFor(["h:1"]), name: "a", endpoints: ["nonsense"], found: [] }, () => {}, AbortSignal.timeout(5_000)))).faults[0]).toMatchObject({ path: "--endpoint", value: "nonsense" });
+    expect(
+      (await failureOf(join(at, { token: tokenFor(["h:1"]), name: "a", endpoints: ["nonsense"], found: [] }, () => {}, AbortSignal.timeout(5_000))))
+        .faults[0],
+    ).toMatchObject({ path: "--endpoint", value: "nonsense" });
   });
 
   test("nobody answers: the error names the address", async () => {
@@ -212,7 +237,7 @@ describe("session", () => {
   test("the plan waits until every announced view is here", async () => {
     const fake = await controller();
     await joinWith(tokenFor([fake.address]));
-    fake.onHello = () => [{ ...HELLO, views: ["mesh", "node/a", "egress/web"] } as ControllerMessage];
+    fake.onHello = () => [{ ...HELLO, views: ["mesh", "node/a", "egress/web"] }];
     const agent = start(fake);
     await eventually("hello", () => fake.heard.length > 0);
     fake.say({ t: "delta", v: "mesh", r: 6, p: { "peer/b": { i: 2 } } });

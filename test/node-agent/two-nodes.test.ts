@@ -15,7 +15,8 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
   let agentA: ChildProcess;
 
   const api = (method: string, path: string, body?: unknown): Promise<unknown> => askUnix(join(ctl.run, "controller.sock"), method, path, body);
-  const controller = (): ChildProcess => ctl.start("controller", { listen: "0.0.0.0:8443", advertise: ["203.0.113.1:8443"], socket: join(ctl.run, "controller.sock") });
+  const controller = (): ChildProcess =>
+    ctl.start("controller", { listen: "0.0.0.0:8443", advertise: ["203.0.113.1:8443"], socket: join(ctl.run, "controller.sock") });
   const overlay = async (machine: TestMachine): Promise<string> => {
     const address = (await machine.status()).overlay.find((one) => one.includes("."));
     if (address === undefined) throw new Error("no overlay address yet");
@@ -31,7 +32,9 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     controller();
     await eventually(15_000, "the controller answers", () => api("GET", "/v1/status"));
     await api("POST", "/v1/apply", { documents: [SITE] });
-    const made = (await api("POST", "/v1/tokens", { spec: { site: "dc1", uses: 10, expires: new Date(Date.now() + 3_600_000).toISOString() } })) as { token: string };
+    const made = (await api("POST", "/v1/tokens", { spec: { site: "dc1", uses: 10, expires: new Date(Date.now() + 3_600_000).toISOString() } })) as {
+      token: string;
+    };
     token = made.token;
   });
   afterAll(() => {
@@ -47,7 +50,9 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     await eventually(10_000, "beta pings alpha", () => pings(b, toA));
     expect(a.sh("wg show ism0 latest-handshakes")).not.toMatch(/\t0$/m);
     await eventually(5_000, "alpha finds beta by name", () => pings(a, "beta.isthmus"));
-    await eventually(8_000, "the status shows the handshake", async () => (await a.status()).peers.some(({ node, handshakeAgeMs }) => node === "beta" && handshakeAgeMs !== undefined));
+    await eventually(8_000, "the status shows the handshake", async () =>
+      (await a.status()).peers.some(({ node, handshakeAgeMs }) => node === "beta" && handshakeAgeMs !== undefined),
+    );
   });
 
   test("explain says the way and agrees with the kernel", async () => {
@@ -59,18 +64,28 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     const mine = await overlay(a);
     const rules = a.sh("ip rule");
     a.sh(`ip addr del ${mine}/32 dev lo; ip rule del priority 15790; ip route flush table 157`);
-    await eventually(10_000, "all is back", () => a.ok(`ip addr show dev lo | grep -q ${mine}/32`) && a.sh("ip rule") === rules && a.sh("ip route show table 157") !== "");
+    await eventually(
+      10_000,
+      "all is back",
+      () => a.ok(`ip addr show dev lo | grep -q ${mine}/32`) && a.sh("ip rule") === rules && a.sh("ip route show table 157") !== "",
+    );
     expect((await a.status()).drift.count).toBeGreaterThan(0);
   });
 
   test("I2: killing and restarting the agent changes no interface, no session and loses no ping", async () => {
     const toB = await overlay(b);
-    const before = a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; ip -o link show ism0 | cut -d: -f1");
+    const before = a.sh(
+      "wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; ip -o link show ism0 | cut -d: -f1",
+    );
     agentA.kill("SIGKILL");
-    a.sh(`ping -c20 -i0.05 -W1 ${toB} >/tmp/ist-f-ping-$$ 2>&1; grep -q ' 0% packet loss' /tmp/ist-f-ping-$$; ok=$?; rm -f /tmp/ist-f-ping-$$; exit $ok`);
+    a.sh(
+      `ping -c20 -i0.05 -W1 ${toB} >/tmp/ist-f-ping-$$ 2>&1; grep -q ' 0% packet loss' /tmp/ist-f-ping-$$; ok=$?; rm -f /tmp/ist-f-ping-$$; exit $ok`,
+    );
     agentA = a.start("run", {});
     await eventually(10_000, "the agent runs again", async () => (await a.status()).lastPass !== undefined);
-    expect(a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; ip -o link show ism0 | cut -d: -f1")).toBe(before);
+    expect(
+      a.sh("wg show ism0 dump | cut -f1-4; ip -o addr show dev lo; ip route show table all proto 157; ip rule; ip -o link show ism0 | cut -d: -f1"),
+    ).toBe(before);
     expect((await a.status()).lastPass).toMatchObject({ operations: 0, failures: 0 });
   });
 
@@ -101,7 +116,8 @@ describe.skipIf(!isRoot)("two machines with one token", () => {
     const leave = b.start("leave", {});
     await new Promise((done) => leave.once("exit", done));
     expect(leave.exitCode).toBe(0);
-    const left = "ip -o link | grep -o ' ism[^ ]*'; ip rule | grep ^157; ip route show table all proto 157; nft list tables; ip -o addr show dev lo | grep 157157; true";
+    const left =
+      "ip -o link | grep -o ' ism[^ ]*'; ip rule | grep ^157; ip route show table all proto 157; nft list tables; ip -o addr show dev lo | grep 157157; true";
     expect(b.sh(left)).toBe("");
     await eventually(10_000, "alpha has no peers", () => a.sh("wg show ism0 peers") === "");
     expect(b.ok(`test -e ${b.data}/identity.json`)).toBe(false);

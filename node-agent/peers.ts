@@ -1,0 +1,111 @@
+/** Looks after the peers' sessions: reads WireGuard's state, moves dials on, and gives silent sessions a new start. */
+import { asIsthmusError } from "../mesh/errors.ts";
+import { linkInterface } from "../mesh/kernel/layout.ts";
+import type { Operation } from "../mesh/kernel/operations.ts";
+import type { KernelState, PeerDial } from "../mesh/kernel/types.ts";
+import type { Plan } from "../mesh/model/plan.ts";
+import type { NodeName } from "../mesh/model/scalars.ts";
+import { pause } from "./backoff.ts";
+import type { Kernel } from "./drivers/index.ts";
+import type { Health } from "./elections.ts";
+import { createDialer, type PeerReach, type WgStatus } from "./endpoints.ts";
+import { silentLinks } from "./health.ts";
+import type { Links } from "./links.ts";
+import { interfaceAddresses, underlayFamilies } from "./own-endpoints.ts";
+import type { Pass } from "./reconcile.ts";
+
+const TICK_MS = 5_000;
+/** While a peer has no handshake, its state is looked at this often. */
+const BUSY_TICK_MS = 1_000;
+/** A session is stale when its link has been silent for so long; it starts anew at most every `RESET_MS`. */
+const SILENT_MS = 3_000;
+const RESET_MS = 5_000;
+
+export interface PeerPorts {
+  readonly kernel: Pick<Kernel, "wireguardStatus">;
+  /** File of the endpoints that were proven. */
+  readonly file: string;
+  lastPass(): Pass | undefined;
+  health(): Health;
+  /** Puts operations between two passes. */
+  also(operations: readonly Operation[]): void;
+  /** Something else is to be dialed. */
+  onDial(): void;
+  onReach(reach: PeerReach): void;
+  readonly log: (line: string) => void;
+}
+
+export interface PeerKeeper {
+  /** What to dial, new peers included; called inside a pass. */
+  dial(plan: Plan, links: Links, observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
+  reach(plan: Plan): PeerReach;
+  readonly wireguard: WgStatus;
+  /** Looks at once. */
+  wake(): void;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
+  const dialer = createDialer(ports.file, ports.log);
+  const resetAt = new Map<NodeName, number>();
+  let wireguard: WgStatus = new Map();
+  let woken = new AbortController();
+
+  /** The peer as it is wanted, at the endpoint of its turn. */
+  const resetOf = (link: string, publicKey: string): Operation[] => {
+    const peers = ports.lastPass()?.desired.state.wireguard.get(link)?.peers.values() ?? [];
+    const peer = [...peers].find((one) => one.publicKey === publicKey);
+    if (peer === undefined) return [];
+    const endpoint = dialer.endpointOf(link, publicKey) ?? peer.endpoint;
+    return [{ op: "peer.reset", link, peer: endpoint === undefined ? peer : { ...peer, endpoint } }];
+  };
+
+  /** Links whose probes fail and whose last handshake is older than the silence: the gateway may have forgotten the session. */
+  const staleSessions = (plan: Plan, links: Links, now: number): Operation[] =>
+    [...silentLinks(ports.health().links)].flatMap(([node, since]) => {
+      const link = linkInterface(links.get(node) ?? 0);
+      const publicKey = plan.peers.get(node)?.k;
+      const silentFor = performance.now() - since;
+      if (publicKey === undefined || silentFor < SILENT_MS || now - (resetAt.get(node) ?? 0) < RESET_MS) return [];
+      const handshake = (wireguard.get(link)?.get(publicKey)?.latestHandshake ?? 0) * 1_000;
+      if (handshake >= now - silentFor) return [];
+      resetAt.set(node, now);
+      return resetOf(link, publicKey);
+    });
+
+  const tick = async (): Promise<boolean> => {
+    const input = ports.lastPass()?.input;
+    if (input === undefined) return true;
+    wireguard = await ports.kernel.wireguardStatus();
+    const now = Date.now();
+    const round = dialer.round(input.plan, input.links, underlayFamilies(interfaceAddresses()), wireguard, now);
+    const resets = [...round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey)), ...staleSessions(input.plan, input.links, now)];
+    if (resets.length > 0) ports.also(resets);
+    else if (round.changed) ports.onDial();
+    ports.onReach(dialer.reach(input.plan, wireguard, now));
+    return round.unproven || silentLinks(ports.health().links).size > 0;
+  };
+
+  return {
+    dial(plan, links, observed) {
+      dialer.ensure(plan, links, underlayFamilies(interfaceAddresses()), wireguard, Date.now());
+      return dialer.dialFor(observed);
+    },
+    reach: (plan) => dialer.reach(plan, wireguard, Date.now()),
+    get wireguard() {
+      return wireguard;
+    },
+    wake: () => woken.abort(),
+    async run(signal) {
+      while (!signal.aborted) {
+        woken = new AbortController();
+        const busy = await tick().catch((thrown: unknown) => {
+          if (!signal.aborted) ports.log(`reading WireGuard's state failed: ${asIsthmusError(thrown).message}`);
+          return false;
+        });
+        await pause(busy ? BUSY_TICK_MS : TICK_MS, AbortSignal.any([signal, woken.signal]));
+      }
+      dialer.flush();
+    },
+  };
+}
