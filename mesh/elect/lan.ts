@@ -56,7 +56,8 @@ function choose(input: LanInput, current: readonly IpAddress[]): Pick<LanChoice,
   const alive = up.length > 0 ? up : lan.gateways.filter((gateway) => input.health.get(gateway)?.holdDownUntil !== undefined);
   // Not heard since the start is not dead: what carried before goes on until its checks have spoken (I2).
   const kept = current.filter((gateway) => verdict(gateway) === "Unknown" || (up.length === 0 && alive.includes(gateway)));
-  if (alive.length === 0 || (lan.strategy === "Failover" && kept.length > 0)) return nobodyBetter(lan, current, kept.length > 0 || previous?.reason === "NoneEverAlive" ? previous?.reason : undefined);
+  if (alive.length === 0 || (lan.strategy === "Failover" && kept.length > 0))
+    return nobodyBetter(lan, current, kept.length > 0 || previous?.reason === "NoneEverAlive" ? previous?.reason : undefined);
   if (lan.strategy === "Spread") {
     const gateways = lan.gateways.filter((gateway) => alive.includes(gateway) || kept.includes(gateway));
     return { gateways, reason: "Spread" };
@@ -64,7 +65,8 @@ function choose(input: LanInput, current: readonly IpAddress[]): Pick<LanChoice,
   const best = alive[0] ?? lan.gateways[0];
   if (best === undefined) return { gateways: [], reason: "NoneEverAlive" };
   if (best === lan.gateways[0]) return { gateways: [best], reason: "Preferred" };
-  if (sameList(current, [best])) return { gateways: [best], reason: previous?.reason === "GatewayDown" || previous?.reason === "PlanChanged" ? previous.reason : "OnlyHealthy" };
+  if (sameList(current, [best]))
+    return { gateways: [best], reason: previous?.reason === "GatewayDown" || previous?.reason === "PlanChanged" ? previous.reason : "OnlyHealthy" };
   const replaced = previous !== undefined && previous.gateways.length > 0 && current.length === 0;
   return { gateways: [best], reason: replaced ? "PlanChanged" : current.length > 0 ? "GatewayDown" : "OnlyHealthy" };
 }
@@ -80,7 +82,8 @@ function rejectedBy({ lan, health, previous, now }: LanInput, gateways: readonly
     .map((gateway) => {
       const seen = health.get(gateway);
       const verdict = seen?.verdict ?? (lan.health.type === "none" ? "Up" : "Unknown");
-      const why: Rejected["why"] = verdict === "Up" ? "LowerPreference" : verdict === "Unknown" ? "Unknown" : seen?.holdDownUntil === undefined ? "Down" : "HoldDown";
+      const why: Rejected["why"] =
+        verdict === "Up" ? "LowerPreference" : verdict === "Unknown" ? "Unknown" : seen?.holdDownUntil === undefined ? "Down" : "HoldDown";
       const before = previous?.rejected.find((one) => one.gateway === gateway && one.why === why);
       return { gateway, why, since: before?.since ?? (verdict === "Up" ? now : (seen?.since ?? now)) };
     });

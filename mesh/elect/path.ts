@@ -114,7 +114,10 @@ function isNewlyPreferred(input: PathInput, better: Candidate, current: Candidat
 function stay(input: PathInput, current: Candidate, candidates: readonly Candidate[]): Pick {
   const before = input.previous?.reason;
   const now = standing(current, candidates);
-  const keeps = now !== "Sticky" && now !== "Preferred" && (before === "GatewayDown" || before === "UplinkDown" || before === "Draining" || before === "OnlyHealthy");
+  const keeps =
+    now !== "Sticky" &&
+    now !== "Preferred" &&
+    (before === "GatewayDown" || before === "UplinkDown" || before === "Draining" || before === "OnlyHealthy");
   // How it came to be first stays visible until something else happens.
   const cause = now === "Preferred" && (before === "GatewayDown" || before === "UplinkDown" || before === "Draining");
   const planned = now !== "Sticky" && before === "PlanChanged";
@@ -134,7 +137,8 @@ function finish(input: PathInput, candidates: readonly Candidate[], pick: Pick):
   const rejected = rejectedBy(input, candidates, pick.active);
   const provisionalUntil = provisional(previous, candidates, pick.active, now);
   const order = changed || previous === undefined ? path.gateways.map(({ node }) => node) : previous.order;
-  const ripening = path.failback.type === "Delayed" ? rejected.filter(({ why }) => why === "Failback").map(({ since }) => since + path.failback.delayMs) : [];
+  const ripening =
+    path.failback.type === "Delayed" ? rejected.filter(({ why }) => why === "Failback").map(({ since }) => since + path.failback.delayMs) : [];
   const times = [...draining.map(({ until }) => until), ...ripening].filter((at) => at > now);
   const choice: Choice = {
     active: pick.active,
@@ -152,16 +156,20 @@ function finish(input: PathInput, candidates: readonly Candidate[], pick: Pick):
 /** Flows stay only on gateways that were left alive and still are. */
 function drainingAfter({ id, path, links, previous, now }: PathInput, active: readonly NodeName[]): Choice["draining"] {
   if (previous === undefined) return [];
-  const left = previous.active.filter((node) => !previous.draining.some((one) => one.node === node)).map((node) => ({ node, until: now + path.drainTimeoutMs }));
+  const left = previous.active
+    .filter((node) => !previous.draining.some((one) => one.node === node))
+    .map((node) => ({ node, until: now + path.drainTimeoutMs }));
   return [...previous.draining, ...left].filter(({ node, until }) => until > now && !active.includes(node) && isAlive(tierOf(id, links.get(node))));
 }
 
 function rejectedBy(input: PathInput, candidates: readonly Candidate[], active: readonly NodeName[]): Rejected[] {
   const { previous, now } = input;
-  if (candidates.length === 0) return input.path.gateways.map(({ node }) => ({ node, why: "Self" as const, since: sinceOf(previous, node, "Self") ?? now }));
+  if (candidates.length === 0)
+    return input.path.gateways.map(({ node }) => ({ node, why: "Self" as const, since: sinceOf(previous, node, "Self") ?? now }));
   const used = candidates.filter(({ node }) => active.includes(node));
   const isBefore = (one: Candidate): boolean =>
-    used.length > 0 && (input.path.strategy === "Spread" ? used.every(({ priority }) => one.priority > priority) : used.every(({ rank }) => one.rank < rank));
+    used.length > 0 &&
+    (input.path.strategy === "Spread" ? used.every(({ priority }) => one.priority > priority) : used.every(({ rank }) => one.rank < rank));
   return candidates
     .filter((one) => !used.includes(one))
     .map((one) => {

@@ -45,7 +45,10 @@ export function createCheck(spec: CheckSpec, config: HealthConfig, { spawn, cloc
     onChange();
   };
   // A reply of `ping` proves the newest window; its own pace decides when the next one can come.
-  const ping = spec.type === "icmp" ? createPing({ spawn, address: spec.address, intervalMs: config.intervalMs, onReply: () => answered(health.lastSeq) }) : undefined;
+  const ping =
+    spec.type === "icmp"
+      ? createPing({ spawn, address: spec.address, intervalMs: config.intervalMs, onReply: () => answered(health.lastSeq) })
+      : undefined;
 
   const attempt = (seq: number): void => {
     if (spec.type === "icmp") return;
@@ -96,7 +99,10 @@ function tryTcp({ address, port }: { address: string; port: number }, signal: Ab
   });
 }
 
-function tryHttp({ address, port, path, status }: { address: string; port: number; path: string; status: number }, signal: AbortSignal): Promise<boolean> {
+function tryHttp(
+  { address, port, path, status }: { address: string; port: number; path: string; status: number },
+  signal: AbortSignal,
+): Promise<boolean> {
   return new Promise((resolve) => {
     const request = get(`http://${joinEndpoint(address, port)}${path}`, { agent: false, signal }, (response) => {
       response.destroy();

@@ -78,7 +78,13 @@ function specOf(gateway: IpAddress, health: GatewayHealth): CheckSpec | undefine
     case "tcp":
       return health.tcp && { type: "tcp", address: health.tcp.address ?? gateway, port: health.tcp.port };
     case "http":
-      return { type: "http", address: health.http?.address ?? gateway, port: health.http?.port ?? 80, path: health.http?.path ?? "/", status: health.http?.status ?? 200 };
+      return {
+        type: "http",
+        address: health.http?.address ?? gateway,
+        port: health.http?.port ?? 80,
+        path: health.http?.path ?? "/",
+        status: health.http?.status ?? 200,
+      };
     case "agent":
     case "none":
       return undefined;

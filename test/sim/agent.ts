@@ -13,7 +13,15 @@ import { applyEach } from "./kernel.ts";
 export const INTERVAL_MS = 100;
 
 /** Faults that are put into the agent on purpose, to show that the checks find them. */
-export type Plant = "DeadGateway" | "NoHysteresis" | "NoStallGuard" | "BreakBeforeMake" | "Leak" | "NoCompareAndSet" | "ForgetsDrain" | "RestartForgets";
+export type Plant =
+  | "DeadGateway"
+  | "NoHysteresis"
+  | "NoStallGuard"
+  | "BreakBeforeMake"
+  | "Leak"
+  | "NoCompareAndSet"
+  | "ForgetsDrain"
+  | "RestartForgets";
 
 export interface Agent {
   readonly name: NodeName;
@@ -44,14 +52,31 @@ export interface Watcher {
 const HOST: HostFacts = {
   wireguard: "userspace",
   underlay: [{ ifname: "eth0", address: "192.0.2.10", prefix: "192.0.2.0/24", mtu: 1500 }],
-  mainRoutes: [{ dst: "0.0.0.0/0", via: "192.0.2.1", dev: "eth0", metric: 0 }, { dst: "192.0.2.0/24", dev: "eth0", metric: 0 }],
+  mainRoutes: [
+    { dst: "0.0.0.0/0", via: "192.0.2.1", dev: "eth0", metric: 0 },
+    { dst: "192.0.2.0/24", dev: "eth0", metric: 0 },
+  ],
   protectedAddresses: [],
   raInterfaces: [],
   overlayMtu: 1420,
 } as unknown as HostFacts;
 
 export function createAgent(name: NodeName, now: number): Agent {
-  return { name, plan: undefined, revision: 0, choices: new Map(), health: new Map(), links: new Map(), kernel: EMPTY_KERNEL, dueAt: now, inbox: [], seen: "", dirty: false, made: "", startedAt: now };
+  return {
+    name,
+    plan: undefined,
+    revision: 0,
+    choices: new Map(),
+    health: new Map(),
+    links: new Map(),
+    kernel: EMPTY_KERNEL,
+    dueAt: now,
+    inbox: [],
+    seen: "",
+    dirty: false,
+    made: "",
+    startedAt: now,
+  };
 }
 
 /** Starts again from its disk: plan, choices and link numbers. Kernel state outlives it; what was known of links does not (I2). */
@@ -65,7 +90,15 @@ export function restart(agent: Agent, now: number, plant?: Plant): void {
   if (plant === "RestartForgets") agent.choices = new Map();
   // Times of another process mean nothing to this one.
   for (const [id, { active, order }] of agent.choices) {
-    agent.choices.set(id, { active, reason: "LastKnown", since: now, rejected: [], draining: [], wakeAt: undefined, ...(order === undefined ? {} : { order }) });
+    agent.choices.set(id, {
+      active,
+      reason: "LastKnown",
+      since: now,
+      rejected: [],
+      draining: [],
+      wakeAt: undefined,
+      ...(order === undefined ? {} : { order }),
+    });
   }
   if (agent.plan !== undefined) setPlan(agent, agent.plan, agent.revision, now, plant);
 }
@@ -76,20 +109,29 @@ export function setPlan(agent: Agent, plan: Plan, revision: number, now: number,
   agent.seen = "";
   for (const id of agent.choices.keys()) if (!plan.paths.has(id)) agent.choices.delete(id);
   const wanted = new Set<NodeName>();
-  for (const path of plan.paths.values()) if (!path.gateways.some(({ node }) => node === agent.name)) for (const { node } of path.gateways) wanted.add(node);
+  for (const path of plan.paths.values())
+    if (!path.gateways.some(({ node }) => node === agent.name)) for (const { node } of path.gateways) wanted.add(node);
   // Make before break: what carries traffic is watched until it no longer does.
-  for (const { active, draining } of agent.choices.values()) for (const node of [...active, ...draining.map((one) => one.node)]) if (plan.peers.has(node)) wanted.add(node);
+  for (const { active, draining } of agent.choices.values())
+    for (const node of [...active, ...draining.map((one) => one.node)]) if (plan.peers.has(node)) wanted.add(node);
   for (const node of agent.health.keys()) if (!wanted.has(node)) agent.health.delete(node);
   for (const node of agent.links.keys()) if (!wanted.has(node)) agent.links.delete(node);
   for (const node of [...wanted].sort()) {
     const paths = [...plan.paths.values()].filter((path) => path.gateways.some((gateway) => gateway.node === node));
-    const config = { intervalMs: INTERVAL_MS, threshold: Math.min(3, ...paths.map(({ threshold }) => threshold)), holdDownMs: plant === "NoHysteresis" ? 0 : Math.max(500, ...paths.map(({ holdDownMs }) => holdDownMs)) };
+    const config = {
+      intervalMs: INTERVAL_MS,
+      threshold: Math.min(3, ...paths.map(({ threshold }) => threshold)),
+      holdDownMs: plant === "NoHysteresis" ? 0 : Math.max(500, ...paths.map(({ holdDownMs }) => holdDownMs)),
+    };
     const known = agent.health.get(node);
     if (known === undefined) agent.health.set(node, createLinkHealth(config, now));
     else setConfig(known, config);
     if (agent.links.has(node)) continue;
     const used = new Set(agent.links.values());
-    agent.links.set(node, [...Array(63).keys()].map((i) => i + 1).find((k) => !used.has(k))!);
+    agent.links.set(
+      node,
+      [...Array(63).keys()].map((i) => i + 1).find((k) => !used.has(k))!,
+    );
   }
 }
 
@@ -111,7 +153,11 @@ export function tick(agent: Agent, now: number, send: (to: NodeName, seq: number
   if (seen === agent.seen && !woken && !agent.dirty) return;
   agent.seen = seen;
   elect(agent, plan, now, isStalled(states), watch, plant);
-  const made = JSON.stringify([agent.revision, states.map(({ verdict, recovering }) => [verdict, recovering]), [...agent.choices.values()].map(({ active, draining }) => [active, draining])]);
+  const made = JSON.stringify([
+    agent.revision,
+    states.map(({ verdict, recovering }) => [verdict, recovering]),
+    [...agent.choices.values()].map(({ active, draining }) => [active, draining]),
+  ]);
   if (made === agent.made && !agent.dirty) return;
   agent.dirty = false;
   agent.made = made;
@@ -137,7 +183,8 @@ function elect(agent: Agent, plan: Plan, now: number, stalled: boolean, watch: W
     const previous = agent.choices.get(id);
     let choice = electPath({ id, path, self: agent.name, links, previous, stalled, now });
     const first = path.gateways[0]?.node;
-    if (plant === "DeadGateway" && first !== undefined && choice.active.length > 0 && choice.reason !== "SelfGateway") choice = { ...choice, active: [first] };
+    if (plant === "DeadGateway" && first !== undefined && choice.active.length > 0 && choice.reason !== "SelfGateway")
+      choice = { ...choice, active: [first] };
     if (plant === "ForgetsDrain") choice = { ...choice, draining: [] };
     if (choice === previous) continue;
     agent.choices.set(id, choice);
@@ -147,9 +194,21 @@ function elect(agent: Agent, plan: Plan, now: number, stalled: boolean, watch: W
 
 function reconcile(agent: Agent, plan: Plan, watch: Watcher, plant?: Plant): void {
   const deadLinks = new Set([...agent.health].filter(([, { verdict, recovering }]) => verdict === "Down" && !recovering).map(([node]) => node));
-  const desired = desiredKernel({ plan, host: HOST, publicKey: plan.peers.get(agent.name)!.k, links: agent.links, choices: agent.choices, deadLinks, dial: new Map(), lanChoices: new Map() }).state;
+  const desired = desiredKernel({
+    plan,
+    host: HOST,
+    publicKey: plan.peers.get(agent.name)!.k,
+    links: agent.links,
+    choices: agent.choices,
+    deadLinks,
+    dial: new Map(),
+    lanChoices: new Map(),
+  }).state;
   let operations = diffKernel(desired, agent.kernel);
-  if (plant === "BreakBeforeMake") operations = operations.flatMap((one) => (one.op === "nexthop.replace" && one.before !== undefined ? [{ op: "nexthop.remove", nexthop: one.before } as const, one] : [one]));
+  if (plant === "BreakBeforeMake")
+    operations = operations.flatMap((one) =>
+      one.op === "nexthop.replace" && one.before !== undefined ? [{ op: "nexthop.remove", nexthop: one.before } as const, one] : [one],
+    );
   if (plant === "Leak") operations = operations.filter((one) => !("route" in one) || one.route.type !== "unreachable");
   const before = agent.kernel;
   let killed = false;
@@ -164,6 +223,15 @@ function reconcile(agent: Agent, plan: Plan, watch: Watcher, plant?: Plant): voi
 /** What the agent would change in its kernel: empty when all is as the plan and the choices say. */
 export function drift(agent: Agent): number {
   if (agent.plan === undefined) return 0;
-  const desired = desiredKernel({ plan: agent.plan, host: HOST, publicKey: agent.plan.peers.get(agent.name)!.k, links: agent.links, choices: agent.choices, deadLinks: new Set(), dial: new Map(), lanChoices: new Map() }).state;
+  const desired = desiredKernel({
+    plan: agent.plan,
+    host: HOST,
+    publicKey: agent.plan.peers.get(agent.name)!.k,
+    links: agent.links,
+    choices: agent.choices,
+    deadLinks: new Set(),
+    dial: new Map(),
+    lanChoices: new Map(),
+  }).state;
   return diffKernel(desired, agent.kernel).length;
 }

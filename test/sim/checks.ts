@@ -56,11 +56,13 @@ export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions)
   const fail = (rule: string, text: string): never => {
     throw new Violation(`${rule} at ${net.now} ms: ${text}`);
   };
-  const steered = (agent: Agent): PathId[] => [...(agent.plan?.paths ?? [])].filter(([, path]) => !path.gateways.some(({ node }) => node === agent.name)).map(([id]) => id);
+  const steered = (agent: Agent): PathId[] =>
+    [...(agent.plan?.paths ?? [])].filter(([, path]) => !path.gateways.some(({ node }) => node === agent.name)).map(([id]) => id);
   const wayOf = (kernel: KernelState, id: PathId): Way => wayOut(kernel, DESTINATIONS[id as keyof typeof DESTINATIONS]);
   const noLeak = (agent: Agent, kernel: KernelState): void => {
     for (const id of steered(agent)) {
-      if (appliedPaths.get(agent.name)?.has(id) === true && wayOf(kernel, id) === "underlay") fail("I4", `${agent.name} sends traffic of ${id} by the underlay`);
+      if (appliedPaths.get(agent.name)?.has(id) === true && wayOf(kernel, id) === "underlay")
+        fail("I4", `${agent.name} sends traffic of ${id} by the underlay`);
     }
   };
 
@@ -72,7 +74,8 @@ export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions)
       for (const node of after.active) {
         const better = known.find((one) => isUp(views.get(one)));
         const moved = before?.active.includes(node) !== true;
-        if (after.reason !== "OwnStall" && isDead(views.get(node)) && better !== undefined) fail("I4", `${agent.name} steers ${id} to ${node}, believed dead, while ${better} is believed alive`);
+        if (after.reason !== "OwnStall" && isDead(views.get(node)) && better !== undefined)
+          fail("I4", `${agent.name} steers ${id} to ${node}, believed dead, while ${better} is believed alive`);
         if (moved && isDead(views.get(node)) && known.includes(node)) fail("I4", `${agent.name} moves ${id} to ${node}, believed dead`);
       }
       if (before === undefined) {
@@ -87,24 +90,52 @@ export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions)
       const key = `${agent.name} ${id}`;
       const gone = before.active.filter((node) => !after.active.includes(node));
       for (const node of gone) {
-        if (after.reason === "GatewayDown" && truth(net, agent.name, node) === "fine" && now - truthSince(net, agent.name, node) > NOTICE_MS && agent.startedAt < now - NOTICE_MS) {
+        if (
+          after.reason === "GatewayDown" &&
+          truth(net, agent.name, node) === "fine" &&
+          now - truthSince(net, agent.name, node) > NOTICE_MS &&
+          agent.startedAt < now - NOTICE_MS
+        ) {
           fail("liveness", `${agent.name} left ${node} for ${id} as dead, which was fine for ${now - truthSince(net, agent.name, node)} ms`);
         }
-        if (isUp(views.get(node)) && known.includes(node) && after.active.length > 0 && !after.draining.some((one) => one.node === node)) fail("I5", `${agent.name} left ${node} for ${id} by a planned move and keeps no flow on it`);
+        if (isUp(views.get(node)) && known.includes(node) && after.active.length > 0 && !after.draining.some((one) => one.node === node))
+          fail("I5", `${agent.name} left ${node} for ${id} by a planned move and keeps no flow on it`);
       }
       // What another process of the agent knew of a link is forgotten, and a link that this one never had cannot flap.
       const outage = outageOf(agent);
-      if (outage !== undefined && now >= outage.from && now <= outage.to + NOTICE_MS / 4 && agent.startedAt < outage.from - NOTICE_MS && after.reason === "GatewayDown") {
-        const others = [...agent.health.keys()].every((node) => truthSince(net, agent.name, node) === (now < outage.to ? outage.from : outage.to));
-        if (others) fail("own fault", `${agent.name} left ${gone.join()} for ${id}: its own outage from ${outage.from} to ${outage.to} ms`);
+      if (
+        outage !== undefined &&
+        now >= outage.from &&
+        now <= outage.to + NOTICE_MS / 4 &&
+        agent.startedAt < outage.from - NOTICE_MS &&
+        after.reason === "GatewayDown"
+      ) {
+        const others = [...agent.health.keys()].every(
+          (node) =>
+            truthSince(net, agent.name, node) === (now < outage.to ? outage.from : outage.to) &&
+            (now < outage.to || truth(net, agent.name, node) === "fine"),
+        );
+        if (others && gone.length > 0)
+          fail("own fault", `${agent.name} left ${gone.join()} for ${id}: its own outage from ${outage.from} to ${outage.to} ms`);
       }
-      const history = (left.get(key) ?? []).filter(({ at, holdDownMs }) => now - at < Math.min(holdDownMs, agent.plan?.paths.get(id)?.holdDownMs ?? 0) && at >= agent.startedAt);
+      const history = (left.get(key) ?? []).filter(
+        ({ at, holdDownMs }) => now - at < Math.min(holdDownMs, agent.plan?.paths.get(id)?.holdDownMs ?? 0) && at >= agent.startedAt,
+      );
       for (const { node, at } of history) {
-        if (after.active.includes(node) && !before.active.includes(node) && before.active.some((one) => known.includes(one) && isUp(views.get(one)))) {
+        if (
+          after.active.includes(node) &&
+          !before.active.includes(node) &&
+          before.active.some((one) => known.includes(one) && isUp(views.get(one)))
+        ) {
           fail("hysteresis", `${agent.name} took ${node} for ${id} again ${now - at} ms after it had been found dead`);
         }
       }
-      if (after.reason === "GatewayDown") history.push(...gone.filter((node) => agent.health.get(node)?.everUp === true).map((node) => ({ node, at: views.get(node)?.since ?? now, holdDownMs: agent.plan?.paths.get(id)?.holdDownMs ?? 0 })));
+      if (after.reason === "GatewayDown")
+        history.push(
+          ...gone
+            .filter((node) => agent.health.get(node)?.everUp === true)
+            .map((node) => ({ node, at: views.get(node)?.since ?? now, holdDownMs: agent.plan?.paths.get(id)?.holdDownMs ?? 0 })),
+        );
       left.set(key, history);
     },
 
@@ -121,11 +152,13 @@ export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions)
       for (const id of steered(agent)) {
         const key = `${agent.name} ${id}`;
         const gap = broken.get(key);
-        if (gap !== undefined && typeof wayOf(agent.kernel, id) !== "string") fail("I5", `${agent.name}: between ${text(wayOf(before, id))} and ${text(wayOf(agent.kernel, id))} the route of ${id} was ${text(gap)}`);
+        if (gap !== undefined && typeof wayOf(agent.kernel, id) !== "string")
+          fail("I5", `${agent.name}: between ${text(wayOf(before, id))} and ${text(wayOf(agent.kernel, id))} the route of ${id} was ${text(gap)}`);
         broken.delete(key);
         for (const { node } of agent.choices.get(id)?.draining ?? []) {
           const k = agent.links.get(node);
-          if (k !== undefined && agent.health.get(node)?.verdict === "Up" && !pinnedTo(agent.kernel, k)) fail("I5", `${agent.name}: flows of ${id} on ${node} are moved before their drain time`);
+          if (k !== undefined && agent.health.get(node)?.verdict === "Up" && !pinnedTo(agent.kernel, k))
+            fail("I5", `${agent.name}: flows of ${id} on ${node} are moved before their drain time`);
         }
       }
     },
@@ -143,8 +176,10 @@ export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions)
         const isTrulyDead = (node: NodeName): boolean => truth(net, agent.name, node) === "dead" && truthSince(net, agent.name, node) < since;
         const alive = gateways.find(serves);
         const dead = choice?.active.find(isTrulyDead);
-        if (alive !== undefined && dead !== undefined) fail("I4", `${agent.name} still steers ${id} to ${dead}, dead for ${net.now - truthSince(net, agent.name, dead)} ms, while ${alive} works`);
-        if (alive !== undefined && (choice === undefined || choice.active.length === 0)) fail("liveness", `${agent.name} steers ${id} to nobody although ${alive} works`);
+        if (alive !== undefined && dead !== undefined)
+          fail("I4", `${agent.name} still steers ${id} to ${dead}, dead for ${net.now - truthSince(net, agent.name, dead)} ms, while ${alive} works`);
+        if (alive !== undefined && (choice === undefined || choice.active.length === 0))
+          fail("liveness", `${agent.name} steers ${id} to nobody although ${alive} works`);
       }
     },
 
@@ -167,9 +202,12 @@ export function createChecks({ net, killed, calmSince, outageOf }: CheckOptions)
         const path = agent.plan!.paths.get(id)!;
         const choice = agent.choices.get(id);
         const active = choice?.active ?? [];
-        const best = path.gateways.filter(({ node, priority }) => (path.strategy === "Spread" ? priority === path.gateways[0]?.priority : node === path.gateways[0]?.node)).map(({ node }) => node);
+        const best = path.gateways
+          .filter(({ node, priority }) => (path.strategy === "Spread" ? priority === path.gateways[0]?.priority : node === path.gateways[0]?.node))
+          .map(({ node }) => node);
         const manual = path.failback.type === "Manual" && active.length > 0 && active.every((node) => path.gateways.some((one) => one.node === node));
-        if (!manual && active.join() !== best.join()) return `${agent.name} uses [${active.join()}] for ${id} (${choice?.reason}), the plan says [${best.join()}]`;
+        if (!manual && active.join() !== best.join())
+          return `${agent.name} uses [${active.join()}] for ${id} (${choice?.reason}), the plan says [${best.join()}]`;
         const way = wayOf(agent.kernel, id);
         const devices = active.map((node) => linkInterface(agent.links.get(node) ?? 0)).sort();
         if (text(way) !== text(devices)) return `${agent.name} routes ${id} by ${text(way)}, not ${text(devices)}`;

@@ -44,7 +44,16 @@ export function createController(): Controller {
     store,
     plan(node) {
       if (compiled?.revision !== store.revision) {
-        const input: CompileInput = { network, sites, nodes: [...store.nodes.values()], facts: new Map(), routes: [], staticRoutes: [], egress: [...store.egress.values()], controllers: ["203.0.113.1:8443"] };
+        const input: CompileInput = {
+          network,
+          sites,
+          nodes: [...store.nodes.values()],
+          facts: new Map(),
+          routes: [],
+          staticRoutes: [],
+          egress: [...store.egress.values()],
+          controllers: ["203.0.113.1:8443"],
+        };
         compiled = { revision: store.revision, output: compile(input), plans: new Map() };
       }
       const { output, plans } = compiled;
@@ -61,7 +70,15 @@ export interface JoinTry {
 }
 
 /** Writes a join on what was read; false when someone else wrote in between, or no index is free. */
-export function join(store: Store, name: NodeName, site: string, labels: Record<string, string>, seen: JoinTry, now: number, compare = true): boolean {
+export function join(
+  store: Store,
+  name: NodeName,
+  site: string,
+  labels: Record<string, string>,
+  seen: JoinTry,
+  now: number,
+  compare = true,
+): boolean {
   if (compare && seen.revision !== store.revision) return false;
   const given = allocate(seen.allocation, now, MAX_INDEX, QUARANTINE_MS);
   if (!given.ok) return false;

@@ -108,4 +108,30 @@ const removeNode: Fault = (world) => world.removeOne();
 const linkLost: Fault = (world) => world.loseLink(world.random.pick(world.clients));
 
 /** Kinds that matter more stand more often. */
-export const FAULTS: readonly Fault[] = [power, power, power, cut, cut, cut, outage, loss, loss, delay, crash, crash, crashMidway, standstill, standstill, uplink, drain, drain, controllerDown, editIntent, editIntent, joins, removeNode, linkLost];
+export const FAULTS: readonly Fault[] = [
+  power,
+  power,
+  power,
+  cut,
+  cut,
+  cut,
+  outage,
+  outage,
+  loss,
+  loss,
+  delay,
+  crash,
+  crash,
+  crashMidway,
+  standstill,
+  standstill,
+  uplink,
+  drain,
+  drain,
+  controllerDown,
+  editIntent,
+  editIntent,
+  joins,
+  removeNode,
+  linkLost,
+];

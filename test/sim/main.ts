@@ -29,7 +29,9 @@ export async function simCommand(argv: string[]): Promise<number> {
     if (done % 50 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
   const seconds = ((performance.now() - started) / 1_000).toFixed(1);
-  console.log(`${count} seeds from ${from}: ${failed.length === 0 ? "all hold" : `${failed.length} failed (${failed.slice(0, 20).join(", ")})`}; ${steps} steps in ${seconds} s`);
+  console.log(
+    `${count} seeds from ${from}: ${failed.length === 0 ? "all hold" : `${failed.length} failed (${failed.slice(0, 20).join(", ")})`}; ${steps} steps in ${seconds} s`,
+  );
   return failed.length === 0 ? 0 : 1;
 }
 
@@ -37,7 +39,12 @@ function parse(argv: string[]): { from: number; count: number; verbose: boolean 
   try {
     const { values } = parseArgs({
       args: argv,
-      options: { seeds: { type: "string", default: "1000" }, from: { type: "string", default: "1" }, seed: { type: "string" }, verbose: { type: "boolean", short: "v", default: false } },
+      options: {
+        seeds: { type: "string", default: "1000" },
+        from: { type: "string", default: "1" },
+        seed: { type: "string" },
+        verbose: { type: "boolean", short: "v", default: false },
+      },
     });
     const from = Number(values.seed ?? values.from);
     const count = values.seed === undefined ? Number(values.seeds) : 1;

@@ -100,7 +100,8 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
   const watch = {
     ...checks,
     chosen: (...[agent, id, before, after, views, now]: Parameters<Checks["chosen"]>): void => {
-      if (before?.active.join() !== after.active.join()) say(() => `${agent.name} ${id}: [${before?.active.join() ?? ""}] → [${after.active.join()}] ${after.reason}`);
+      if (before?.active.join() !== after.active.join())
+        say(() => `${agent.name} ${id}: [${before?.active.join() ?? ""}] → [${after.active.join()}] ${after.reason}`);
       checks.chosen(agent, id, before, after, views, now);
     },
   };
@@ -109,7 +110,7 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
   const turn = (agent: Agent): void => {
     const host = hostOf(net, agent.name);
     if (!runs(agent.name) || agents.get(agent.name) !== agent) return;
-    if (host.stoppedUntil > net.now) return void queue.add(host.stoppedUntil, () => turn(agent));
+    if (host.stoppedUntil > net.now) return queue.add(host.stoppedUntil, () => turn(agent));
     tick(agent, net.now, (to, seq) => probe(agent, to, seq), watch, plant);
     checks.afterTick(agent);
     if (runs(agent.name)) queue.add(net.now + INTERVAL_MS, () => turn(agent));
@@ -148,7 +149,14 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
     if (!controller.up || !runs(name)) return;
     queue.add(net.now + random.int(1, 50), () => {
       const agent = agents.get(name);
-      if (agent === undefined || !runs(name) || !controller.up || hostOf(net, name).stoppedUntil > net.now || agent.revision === controller.store.revision) return;
+      if (
+        agent === undefined ||
+        !runs(name) ||
+        !controller.up ||
+        hostOf(net, name).stoppedUntil > net.now ||
+        agent.revision === controller.store.revision
+      )
+        return;
       const plan = controller.plan(name);
       if (plan === undefined) return;
       setPlan(agent, plan, controller.store.revision, net.now, plant);
@@ -176,8 +184,10 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
     destinations: [{ e1: "34.160.111.0/24", e2: "198.18.0.0/15", e3: "203.0.113.128/25" }[name]],
     sources: { nodeSelector: { role: "client" } },
     gateways: [
-      ...gateways.filter(() => random.chance(0.8)).map((gateway) => ({ nodeSelector: { name: gateway as string }, priority: random.pick([100, 100, 200, 300]) })),
-      { nodeSelector: { name: random.pick(gateways) as string }, priority: 50 },
+      ...gateways
+        .filter(() => random.chance(0.8))
+        .map((gateway) => ({ nodeSelector: { name: gateway }, priority: random.pick([100, 100, 200, 300]) })),
+      { nodeSelector: { name: random.pick(gateways) }, priority: 50 },
     ],
     health: { interval: "100ms", threshold: 3, holdDown: random.pick(["500ms", "1s", "2s"]) },
     strategy: random.pick(["Failover", "Failover", "Spread"]),
@@ -320,8 +330,20 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
   function run(): void {
     for (const name of [...gateways, ...clients]) {
       const isGateway = gateways.includes(name);
-      join(controller.store, name, isGateway ? (name === "g1" ? "r1" : "r2") : "dc", { name, role: isGateway ? "gateway" : "client" }, controller.store, 0);
-      for (const other of gateways) for (const [a, b] of [[name, other], [other, name]] as const) wayOf(net, a, b).delayMs = random.int(1, 60);
+      join(
+        controller.store,
+        name,
+        isGateway ? (name === "g1" ? "r1" : "r2") : "dc",
+        { name, role: isGateway ? "gateway" : "client" },
+        controller.store,
+        0,
+      );
+      for (const other of gateways)
+        for (const [a, b] of [
+          [name, other],
+          [other, name],
+        ] as const)
+          wayOf(net, a, b).delayMs = random.int(1, 60);
     }
     putEgress(controller.store, "e1", intent("e1"));
     putEgress(controller.store, "e2", intent("e2"));
@@ -332,10 +354,18 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
       queue.add(random.int(500, FAULTS_MS), () => faulty && fault(world));
     }
     queue.add(FAULTS_MS, heal);
-    queue.run(FAULTS_MS, (at) => (net.now = at), () => steps++);
+    queue.run(
+      FAULTS_MS,
+      (at) => (net.now = at),
+      () => steps++,
+    );
     let differs: string | undefined = "";
     for (let until = FAULTS_MS + 1_000; differs !== undefined && until <= FAULTS_MS + QUIET_MS; until += 1_000) {
-      queue.run(until, (at) => (net.now = at), () => steps++);
+      queue.run(
+        until,
+        (at) => (net.now = at),
+        () => steps++,
+      );
       differs = [...agents.values()].map((agent) => checks.disagreement(agent, controller)).find((one) => one !== undefined);
     }
     if (differs !== undefined) throw new Violation(`quiet network at ${net.now} ms: ${differs}`);
@@ -364,7 +394,7 @@ function createQueue(): Queue {
   const pop = (): (typeof heap)[number] => {
     swap(0, heap.length - 1);
     const top = heap.pop()!;
-    for (let i = 0; ; ) {
+    for (let i = 0; ;) {
       let least = i;
       for (const child of [2 * i + 1, 2 * i + 2]) if (child < heap.length && before(child, least)) least = child;
       if (least === i) return top;

@@ -176,7 +176,13 @@ describe("several links", () => {
   });
 
   test.each([350, 1_000, 2_500, 5_000, 9_000])("after %d ms of our own outage the first link to answer does not condemn the other", (outage) => {
-    for (const [rttA, rttB] of [[50, 10], [10, 50], [10, 250], [250, 10], [90, 20]] as const) {
+    for (const [rttA, rttB] of [
+      [50, 10],
+      [10, 50],
+      [10, 250],
+      [250, 10],
+      [90, 20],
+    ] as const) {
       for (let phase = 0; phase < 100; phase += 15) {
         const links = pair();
         const from = 5_000 + phase;

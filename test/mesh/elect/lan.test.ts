@@ -7,7 +7,14 @@ import type { IpAddress } from "../../../mesh/model/scalars.ts";
 
 const [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"] as IpAddress[] as [IpAddress, IpAddress, IpAddress];
 const id = "lanroute/r";
-const lan = (change: Partial<LanRoutePlan> = {}): LanRoutePlan => ({ created: 0, gateways: [a, b], table: 254, strategy: "Failover", health: GatewayHealth.parse({}), ...change });
+const lan = (change: Partial<LanRoutePlan> = {}): LanRoutePlan => ({
+  created: 0,
+  gateways: [a, b],
+  table: 254,
+  strategy: "Failover",
+  health: GatewayHealth.parse({}),
+  ...change,
+});
 
 type Short = "Up" | "Down" | "Unknown" | "Hold";
 const view = (short: Short): LanHealthView => (short === "Hold" ? { verdict: "Down", since: 0, holdDownUntil: 9_000 } : { verdict: short, since: 0 });
@@ -44,7 +51,10 @@ describe("LAN gateways", () => {
 
   test("without checks the first one carries", () => {
     const plan = lan({ health: GatewayHealth.parse({ type: "none" }) });
-    expect(electLan({ id, lan: plan, health: new Map(), previous: undefined, stalled: false, now: 0 })).toMatchObject({ gateways: [a], reason: "Preferred" });
+    expect(electLan({ id, lan: plan, health: new Map(), previous: undefined, stalled: false, now: 0 })).toMatchObject({
+      gateways: [a],
+      reason: "Preferred",
+    });
   });
 
   test("changing the gateway in place moves at once", () => {
@@ -62,20 +72,25 @@ describe("LAN gateways", () => {
   test("never a gateway believed dead while another is believed alive; the same input twice changes nothing", () => {
     const short = fc.constantFrom<Short[]>("Up", "Down", "Unknown", "Hold");
     fc.assert(
-      fc.property(fc.constantFrom("Failover" as const, "Spread" as const), fc.array(fc.tuple(short, short, short, fc.boolean()), { maxLength: 20 }), (strategy, steps) => {
-        const plan = lan({ gateways: [a, b, c], strategy });
-        let previous: LanChoice | undefined;
-        for (const [now, [x, y, z, stalled]] of steps.entries()) {
-          const seen = health(x, y, z);
-          const input = { id, lan: plan, health: seen, previous, stalled, now };
-          const choice = electLan(input);
-          const someUp = [x, y, z].includes("Up");
-          if (someUp && !(stalled && previous !== undefined)) for (const gateway of choice.gateways) expect(["Up", "Unknown"]).toContain(seen.get(gateway)?.verdict);
-          expect(choice.gateways.length).toBeGreaterThan(0);
-          expect(electLan({ ...input, previous: choice })).toBe(choice);
-          previous = choice;
-        }
-      }),
+      fc.property(
+        fc.constantFrom("Failover" as const, "Spread" as const),
+        fc.array(fc.tuple(short, short, short, fc.boolean()), { maxLength: 20 }),
+        (strategy, steps) => {
+          const plan = lan({ gateways: [a, b, c], strategy });
+          let previous: LanChoice | undefined;
+          for (const [now, [x, y, z, stalled]] of steps.entries()) {
+            const seen = health(x, y, z);
+            const input = { id, lan: plan, health: seen, previous, stalled, now };
+            const choice = electLan(input);
+            const someUp = [x, y, z].includes("Up");
+            if (someUp && !(stalled && previous !== undefined))
+              for (const gateway of choice.gateways) expect(["Up", "Unknown"]).toContain(seen.get(gateway)?.verdict);
+            expect(choice.gateways.length).toBeGreaterThan(0);
+            expect(electLan({ ...input, previous: choice })).toBe(choice);
+            previous = choice;
+          }
+        },
+      ),
     );
   });
 });

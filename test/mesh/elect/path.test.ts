@@ -31,7 +31,8 @@ function view(node: NodeName, short: Short): LinkView {
   const gateway: GatewayState = short === "drain" ? "Draining" : short === "nouplink" ? "UplinkDown" : "Serving";
   return { node, verdict, since: 0, gateway, srttMs: 10, ...(short === "hold" ? { holdDownUntil: 99_000 } : {}) };
 }
-const views = (states: Record<string, Short>): Map<NodeName, LinkView> => new Map(Object.entries(states).map(([name, short]) => [n(name), view(n(name), short)]));
+const views = (states: Record<string, Short>): Map<NodeName, LinkView> =>
+  new Map(Object.entries(states).map(([name, short]) => [n(name), view(n(name), short)]));
 
 /** Elections one after the other, each with the choice before. */
 function story(path: PathPlan): (now: number, states: Record<string, Short>, change?: { path?: PathPlan; stalled?: boolean }) => Choice {
@@ -45,13 +46,26 @@ function story(path: PathPlan): (now: number, states: Record<string, Short>, cha
 describe("failover", () => {
   test("the first in order that is alive is chosen", () => {
     const at = story(plan("abc"));
-    expect(at(0, { a: "up", b: "up", c: "up" })).toMatchObject({ active: ["a"], reason: "Preferred", rejected: [{ node: "b", why: "LowerPreference" }, { node: "c", why: "LowerPreference" }] });
+    expect(at(0, { a: "up", b: "up", c: "up" })).toMatchObject({
+      active: ["a"],
+      reason: "Preferred",
+      rejected: [
+        { node: "b", why: "LowerPreference" },
+        { node: "c", why: "LowerPreference" },
+      ],
+    });
   });
 
   test("when it dies the next one takes over, with the reason and the time", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "up" });
-    expect(at(500, { a: "down", b: "up" })).toMatchObject({ active: ["b"], reason: "GatewayDown", since: 500, draining: [], rejected: [{ node: "a", why: "Down" }] });
+    expect(at(500, { a: "down", b: "up" })).toMatchObject({
+      active: ["b"],
+      reason: "GatewayDown",
+      since: 500,
+      draining: [],
+      rejected: [{ node: "a", why: "Down" }],
+    });
     expect(at(900, { a: "down", b: "up" })).toMatchObject({ active: ["b"], reason: "GatewayDown", since: 500 });
   });
 
@@ -59,7 +73,12 @@ describe("failover", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "up" });
     at(500, { a: "down", b: "up" });
-    expect(at(1_000, { a: "up", b: "up" })).toMatchObject({ active: ["b"], reason: "Sticky", wakeAt: 61_000, rejected: [{ node: "a", why: "Failback", since: 1_000 }] });
+    expect(at(1_000, { a: "up", b: "up" })).toMatchObject({
+      active: ["b"],
+      reason: "Sticky",
+      wakeAt: 61_000,
+      rejected: [{ node: "a", why: "Failback", since: 1_000 }],
+    });
     expect(at(60_999, { a: "up", b: "up" }).active).toEqual(["b"]);
     const back = at(61_000, { a: "up", b: "up" });
     expect(back).toMatchObject({ active: ["a"], reason: "Preferred", draining: [{ node: "b", until: 91_000 }], wakeAt: 91_000 });
@@ -96,7 +115,12 @@ describe("failover", () => {
   test("draining moves new flows away at once and keeps the old ones", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "up" });
-    expect(at(100, { a: "drain", b: "up" })).toMatchObject({ active: ["b"], reason: "Draining", draining: [{ node: "a", until: 30_100 }], rejected: [{ node: "a", why: "Draining" }] });
+    expect(at(100, { a: "drain", b: "up" })).toMatchObject({
+      active: ["b"],
+      reason: "Draining",
+      draining: [{ node: "a", until: 30_100 }],
+      rejected: [{ node: "a", why: "Draining" }],
+    });
   });
 
   test("a draining gateway stays where it is the only one alive", () => {
@@ -110,7 +134,10 @@ describe("failover", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "up" });
     expect(at(100, { a: "nouplink", b: "up" })).toMatchObject({ active: ["b"], reason: "UplinkDown", draining: [] });
-    const links = new Map([[n("a"), { ...view(n("a"), "up"), downPaths: ["egress/other"] }], [n("b"), view(n("b"), "up")]]);
+    const links = new Map([
+      [n("a"), { ...view(n("a"), "up"), downPaths: ["egress/other"] }],
+      [n("b"), view(n("b"), "up")],
+    ]);
     expect(electPath({ id, path: plan("ab"), self, links, previous: undefined, stalled: false, now: 0 }).active).toEqual(["a"]);
   });
 
@@ -181,7 +208,14 @@ describe("failover", () => {
 
   test("a gateway of the path chooses nobody: its own traffic leaves there", () => {
     const choice = electPath({ id, path: plan("ab"), self: n("b"), links: views({ a: "up" }), previous: undefined, stalled: false, now: 0 });
-    expect(choice).toMatchObject({ active: [], reason: "SelfGateway", rejected: [{ node: "a", why: "Self" }, { node: "b", why: "Self" }] });
+    expect(choice).toMatchObject({
+      active: [],
+      reason: "SelfGateway",
+      rejected: [
+        { node: "a", why: "Self" },
+        { node: "b", why: "Self" },
+      ],
+    });
   });
 });
 

@@ -8,7 +8,13 @@ const prober = createProber({ bind: bind as IpAddress, echoPort: Number(port), c
 const verdicts = (): Record<string, string> => Object.fromEntries([...prober.links()].map(([node, { verdict }]) => [node, verdict]));
 prober.onChange(() => process.send?.({ changed: verdicts(), stalled: prober.stalled() }));
 prober.setTargets(
-  addresses.map((address, i) => ({ node: `gw${i + 1}` as NodeName, address: address as IpAddress, intervalMs: 100, threshold: 3, holdDownMs: 1_000 })),
+  addresses.map((address, i) => ({
+    node: `gw${i + 1}` as NodeName,
+    address: address as IpAddress,
+    intervalMs: 100,
+    threshold: 3,
+    holdDownMs: 1_000,
+  })),
 );
 process.on("message", (order: { blockMs?: number; ask?: true }) => {
   if (order.blockMs !== undefined) {

@@ -57,7 +57,16 @@ function startProber(targets: Parameters<Prober["setTargets"]>[0]): Prober {
 }
 
 const verdicts = (prober: Prober): string[] => [...prober.links().values()].map(({ verdict }) => verdict);
-const eventually = (what: () => void): Promise<void> => expect.poll(() => { what(); return true; }, { timeout: 10_000, interval: 10 }).toBe(true);
+const eventually = (what: () => void): Promise<void> =>
+  expect
+    .poll(
+      () => {
+        what();
+        return true;
+      },
+      { timeout: 10_000, interval: 10 },
+    )
+    .toBe(true);
 
 describe("the prober", () => {
   test("finds who answers, who does not, and who stops", async () => {
@@ -197,15 +206,9 @@ describe("our own standstill", () => {
     }
     expect(told.filter(({ changed }) => Object.values(changed ?? {}).includes("Down"))).toEqual([]);
     echo.set(0, undefined);
-    let over = false;
-    void (async () => {
-      while (!over) {
-        child.send({ blockMs: 70 });
-        await wait(100);
-      }
-    })();
+    const blocking = setInterval(() => child.send({ blockMs: 70 }), 100);
+    cleanups.push(() => clearInterval(blocking));
     await eventually(() => expect(told.some(({ changed }) => changed?.["gw1"] === "Down")).toBe(true));
-    over = true;
     expect(told.some(({ changed }) => changed?.["gw2"] === "Down" || changed?.["gw3"] === "Down")).toBe(false);
   });
 
