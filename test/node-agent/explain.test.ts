@@ -1,0 +1,111 @@
+import { describe, expect, test } from "vitest";
+import { parsePlan } from "../../mesh/compile/parse-plan.ts";
+import type { Choice, LinkView } from "../../mesh/elect/types.ts";
+import { desiredKernel } from "../../mesh/kernel/desired.ts";
+import type { DesiredInput } from "../../mesh/kernel/types.ts";
+import type { Explanation } from "../../mesh/model/answers.ts";
+import type { PathId } from "../../mesh/model/plan.ts";
+import type { IpAddress, NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
+import { explain } from "../../node-agent/explain.ts";
+import { HOST, key, name, rawViews } from "./plans.ts";
+
+const WEB = "egress/web" as PathId;
+const choice: Choice = {
+  active: [name("g2")],
+  reason: "GatewayDown",
+  since: 50,
+  rejected: [{ node: name("g1"), why: "Down", since: 40 }],
+  draining: [],
+  wakeAt: undefined,
+};
+const views = new Map<NodeName, LinkView>([
+  [name("g1"), { node: name("g1"), verdict: "Down", since: 40, gateway: "Unknown", srttMs: undefined }],
+  [name("g2"), { node: name("g2"), verdict: "Up", since: 10, gateway: "Serving", srttMs: 12.34 }],
+]);
+
+function ask(destination: string, kernel?: { ok: boolean; text: string }, chosen: Choice | undefined = choice, raw = rawViews()): Explanation {
+  const { plan } = parsePlan(raw);
+  if (plan === undefined) throw new Error("no plan");
+  const input: DesiredInput = {
+    plan,
+    host: HOST,
+    publicKey: key(1) as WgPublicKey,
+    links: new Map([
+      [name("g1"), 1],
+      [name("g2"), 2],
+    ]),
+    choices: new Map(chosen === undefined ? [] : [[WEB, chosen]]),
+    deadLinks: new Set(),
+    dial: new Map(),
+    lanChoices: new Map(),
+  };
+  const { refusals } = desiredKernel(input);
+  return explain({
+    input,
+    refusals,
+    linkViews: views,
+    destination: destination as IpAddress,
+    ...(kernel === undefined ? {} : { kernel }),
+    wall: (at) => at + 1_000,
+  });
+}
+
+describe("the way of a packet", () => {
+  test("over a gateway link, with the choice's reason, its time, and why the other one is not used", () => {
+    expect(ask("34.160.111.145")).toMatchObject({
+      node: "c",
+      verdict: "Gateway",
+      owner: "egress/web",
+      prefix: "34.160.111.145/32",
+      reason: "GatewayDown",
+      since: 1_050,
+      exit: "203.0.113.4",
+      hops: [{ at: "c", dev: "ismg2", table: 157 }, { at: "g2" }],
+      candidates: [
+        { node: "g1", active: false, why: "Down", since: 1_040, message: "link Down, gateway Unknown" },
+        { node: "g2", active: true, why: "GatewayDown", message: "link Up, 12.3 ms, gateway Serving" },
+      ],
+    });
+  });
+
+  test("the longest prefix decides", () => {
+    expect(ask("198.51.100.9")).toMatchObject({ verdict: "Gateway", prefix: "198.51.100.0/24" });
+    expect(ask("198.51.101.9")).toMatchObject({ verdict: "Underlay", hops: [{ dev: "eth0", via: "203.0.113.100" }] });
+  });
+
+  test("to a node, to oneself, and to an overlay address that nobody holds", () => {
+    expect(ask("10.101.0.3")).toMatchObject({ verdict: "Mesh", owner: "peer/g2", hops: [{ dev: "ism0" }, { at: "g2" }] });
+    expect(ask("10.101.0.1")).toMatchObject({ verdict: "Local" });
+    expect(ask("203.0.113.2")).toMatchObject({ verdict: "Local" });
+    expect(ask("10.101.9.9")).toMatchObject({ verdict: "Unreachable" });
+  });
+
+  test("without any gateway it is refused, and does not go by the underlay", () => {
+    expect(ask("34.160.111.145", undefined, { ...choice, active: [], reason: "NoneEverAlive" })).toMatchObject({
+      verdict: "Unreachable",
+      reason: "NoneEverAlive",
+    });
+  });
+
+  test("I9: a protected destination inside a wide one keeps its own way, and says so", () => {
+    const wide = rawViews({ "egress/web": { "d/0.0.0.0/0": 1 } });
+    expect(ask("203.0.113.1", undefined, choice, wide)).toMatchObject({ verdict: "Protected", owner: "egress/web", hops: [{ dev: "eth0" }] });
+    expect(ask("8.8.8.8", undefined, choice, wide)).toMatchObject({ verdict: "Gateway", prefix: "0.0.0.0/0" });
+  });
+});
+
+describe("compared with the kernel", () => {
+  test.each([
+    ["34.160.111.145", { ok: true, text: "34.160.111.145 dev ismg2 table 157 src 10.102.0.1" }, true],
+    ["34.160.111.145", { ok: true, text: "34.160.111.145 via 203.0.113.100 dev eth0 src 203.0.113.2" }, false],
+    ["34.160.111.145", { ok: false, text: "RTNETLINK answers: No route to host" }, false],
+    ["10.101.9.9", { ok: false, text: "RTNETLINK answers: No route to host" }, true],
+    ["10.101.9.9", { ok: true, text: "10.101.9.9 via 203.0.113.100 dev eth0" }, false],
+    ["203.0.113.2", { ok: true, text: "local 203.0.113.2 dev lo src 203.0.113.2" }, true],
+    ["10.101.0.3", { ok: true, text: "10.101.0.3 dev ism0 table 157 src 10.101.0.1" }, true],
+  ])("%s and %o agree: %s", (destination, kernel, agrees) => {
+    const said = ask(destination, kernel).kernel;
+    expect(said).toMatchObject({ text: kernel.text, agrees });
+    expect(said?.note === undefined).toBe(agrees);
+  });
+});

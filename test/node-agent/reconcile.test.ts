@@ -1,0 +1,194 @@
+import { describe, expect, test } from "vitest";
+import { parsePlan } from "../../mesh/compile/parse-plan.ts";
+import type { LinkView } from "../../mesh/elect/types.ts";
+import { applyOperations } from "../../mesh/kernel/diff.ts";
+import { EMPTY_KERNEL, type Operation } from "../../mesh/kernel/operations.ts";
+import type { KernelState } from "../../mesh/kernel/types.ts";
+import type { Plan } from "../../mesh/model/plan.ts";
+import type { NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
+import { formatElections, type Health, NO_ELECTIONS, parseElections } from "../../node-agent/elections.ts";
+import { createReconciler, type Pass, type Reconciler } from "../../node-agent/reconcile.ts";
+import { eventually } from "./fake-controller.ts";
+import { HOST, key, name, rawViews, withPaths } from "./plans.ts";
+
+const parsed = parsePlan(rawViews()).plan;
+if (parsed === undefined) throw new Error("no plan");
+const PLAN: Plan = parsed;
+const view = (node: string, verdict: LinkView["verdict"], since = 0): [NodeName, LinkView] => [
+  name(node),
+  { node: name(node), verdict, since, gateway: "Serving", srttMs: 1 },
+];
+
+interface World {
+  kernel: KernelState;
+  health: Health;
+  readonly applied: (readonly Operation[])[];
+  observes: number;
+  fail: (op: Operation) => boolean;
+  readonly passes: Pass[];
+  readonly drifts: (readonly Operation[])[];
+  overlapping: boolean;
+}
+
+function world(kernel: KernelState = EMPTY_KERNEL): World {
+  return {
+    kernel,
+    health: { links: new Map([view("g1", "Up"), view("g2", "Up")]), stalled: false, lan: new Map() },
+    applied: [],
+    observes: 0,
+    fail: () => false,
+    passes: [],
+    drifts: [],
+    overlapping: false,
+  };
+}
+
+/** Runs a reconciler on a kernel in memory. */
+async function withReconciler(
+  state: World,
+  work: (reconciler: Reconciler) => Promise<void>,
+  stored = { links: new Map<NodeName, number>(), elections: NO_ELECTIONS },
+): Promise<void> {
+  const abort = new AbortController();
+  let busy = false;
+  const reconciler = createReconciler({
+    kernel: {
+      async observe() {
+        state.overlapping ||= busy;
+        state.observes++;
+        return state.kernel;
+      },
+      hostFacts: async () => structuredClone(HOST),
+      async apply(ops) {
+        state.overlapping ||= busy;
+        busy = true;
+        await new Promise((done) => setImmediate(done));
+        state.applied.push(ops);
+        const worked = ops.filter((op) => !state.fail(op));
+        state.kernel = applyOperations(state.kernel, worked);
+        busy = false;
+        return ops.map((op) => (worked.includes(op) ? { op, ok: true } : { op, ok: false, error: "no" }));
+      },
+    },
+    publicKey: key(1) as WgPublicKey,
+    health: () => state.health,
+    dial: () => new Map(),
+    now: () => performance.now(),
+    random: () => 0,
+    stored,
+    onPass: (pass) => void state.passes.push(pass),
+    onDrift: (operations) => void state.drifts.push(operations),
+    log: () => {},
+  });
+  const running = reconciler.run(abort.signal);
+  try {
+    await work(reconciler);
+  } finally {
+    abort.abort();
+    await running;
+  }
+  expect(state.overlapping).toBe(false);
+}
+
+const active = (state: World): readonly string[] | undefined => state.passes.at(-1)?.elections.paths.get("egress/web")?.active;
+
+describe("the loop", () => {
+  test("makes the kernel what the plan says, and then does nothing", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      expect(state.kernel.wireguard.has("ismg1")).toBe(true);
+      const applied = state.applied.length;
+      await reconciler.now();
+      await reconciler.now();
+      expect(state.applied.length).toBe(applied);
+      expect(state.drifts).toEqual([]);
+    });
+  });
+
+  test("a verdict moves the path without an observe in between", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      expect(active(state)).toEqual(["g1"]);
+      const before = state.observes;
+      state.health = { ...state.health, links: new Map([view("g1", "Down"), view("g2", "Up")]) };
+      reconciler.wake("health");
+      await eventually("moved", () => active(state)?.[0] === "g2");
+      expect(state.observes).toBe(before);
+      expect(state.applied.at(-1)?.map(({ op }) => op)).toEqual(expect.arrayContaining(["nexthop.replace"]));
+      expect(state.applied.at(-1)?.every(({ op }) => op === "nexthop.replace")).toBe(true);
+    });
+  });
+
+  test("I10: what someone else removes comes back and is told as drift", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      const whole = state.kernel;
+      state.kernel = { ...state.kernel, addresses: new Set(), rules: new Map() };
+      reconciler.wake("kernel");
+      await eventually("healed", () => state.kernel.addresses.size === whole.addresses.size && state.kernel.rules.size === whole.rules.size);
+      expect(state.drifts.length).toBe(1);
+      expect(reconciler.drift.count).toBe(1);
+    });
+  });
+
+  test("an operation that fails is tried again, and named in the pass", async () => {
+    const state = world();
+    let failures = 2;
+    state.fail = (op) => op.op === "rule.add" && failures-- > 0;
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await eventually("all applied", () => state.passes.length > 1 && state.passes.at(-1)?.failures.length === 0);
+      expect(state.passes[0]?.failures.map(({ op }) => op.op)).toEqual(["rule.add", "rule.add"]);
+      expect(state.drifts).toEqual([]);
+    });
+  });
+
+  test("I2: a restart adopts links and choice from disk, or else from the kernel, and changes nothing", async () => {
+    const first = world();
+    first.health = { ...first.health, links: new Map([view("g1", "Down"), view("g2", "Up")]) };
+    let links: Pass["input"]["links"] = new Map();
+    let text = "";
+    await withReconciler(first, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      links = first.passes.at(-1)?.input.links ?? links;
+      text = formatElections(first.passes.at(-1)?.elections ?? NO_ELECTIONS, (at) => at);
+    });
+    const unheard = new Map([view("g1", "Unknown"), view("g2", "Unknown")]);
+    const stored = { links: new Map(links), elections: parseElections(JSON.parse(text), performance.now(), (at) => at) };
+    for (const memory of [stored, { links: new Map<NodeName, number>(), elections: NO_ELECTIONS }]) {
+      const second = world(first.kernel);
+      second.health = { ...second.health, links: unheard };
+      await withReconciler(
+        second,
+        async (reconciler) => {
+          reconciler.setPlan(PLAN);
+          await reconciler.now();
+          expect(active(second)).toEqual(["g2"]);
+          expect(second.applied.flat()).toEqual([]);
+        },
+        memory,
+      );
+    }
+  });
+
+  test("wake-ups that come while a pass runs are not lost, and passes never overlap", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      for (let i = 0; i < 50; i++) {
+        reconciler.setPlan(i % 2 === 0 ? withPaths(PLAN, {}) : PLAN);
+        if (i % 7 === 0) await new Promise((done) => setImmediate(done));
+      }
+      await reconciler.now();
+      expect(state.passes.at(-1)?.input.plan).toBe(PLAN);
+      expect(state.kernel.wireguard.has("ismg1")).toBe(true);
+    });
+  });
+});
