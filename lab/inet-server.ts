@@ -10,8 +10,8 @@ import { createSocket } from "node:dgram";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type Socket } from "node:net";
 
-export const ECHO_PORT = 7;
-export const STREAM_PORT = 19;
+const ECHO_PORT = 7;
+const STREAM_PORT = 19;
 
 const quiet = (socket: Socket): Socket => socket.setNoDelay(true).on("error", () => socket.destroy());
 

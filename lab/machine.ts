@@ -61,8 +61,8 @@ export async function boot(lab: string, host: Host): Promise<void> {
   // Into the group first: the new cgroup namespace has the group as its root.
   const join = '[ -z "$1" ] || echo $$ >"$1/cgroup.procs"; shift; exec "$@"';
   const init = ["sh", INIT, host.name, paths.control, paths.run, paths.lib, paths.log, paths.etc, REPOSITORY, group];
-  const argv = [`--net=${NETNS_DIR}/${netns}`, "sh", "-c", join, "sh", group, "unshare", ...ways, ...init];
-  spawn("nsenter", argv, { detached: true, cwd: "/", stdio: ["ignore", log.fd, log.fd] }).unref();
+  const argv = ["nsenter", `--net=${NETNS_DIR}/${netns}`, "sh", "-c", join, "sh", group, "unshare", ...ways, ...init];
+  spawn(argv[0]!, argv.slice(1), { detached: true, cwd: "/", stdio: ["ignore", log.fd, log.fd] }).unref();
   await log.close();
   try {
     await eventually(`${host.name} boots`, 20_000, () => (existsSync(`${paths.run}/lab/ready`) ? true : undefined), { everyMs: 5 });

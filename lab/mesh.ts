@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseAllDocuments } from "yaml";
 import { type Client, clientFor } from "../cli/client.ts";
 import { IsthmusError } from "../mesh/errors.ts";
@@ -20,11 +21,12 @@ export const CONTROLLER_PORT = 8443;
 /** As the guide's access key: good for many joins. */
 const TOKEN_USES = 1000;
 
+const INTERNET_SERVER = fileURLToPath(new URL("inet-server.ts", import.meta.url));
 const CLI = `exec "${process.execPath}" "${REPOSITORY}/cli/main.ts"`;
 
 /** What the host runs from its first boot on. Agents come later, with a token. */
 export function serviceOf(host: Host, joined: boolean): string | undefined {
-  if (host.role === "internet") return `exec "${process.execPath}" "${REPOSITORY}/lab/inet-server.ts"\n`;
+  if (host.role === "internet") return `exec "${process.execPath}" "${INTERNET_SERVER}"\n`;
   if (host.role !== "controller" || !joined) return undefined;
   const address = host.nics.find((nic) => nic.segment === WAN)?.address ?? "";
   return `${PRELUDE}${CLI} controller run --listen 0.0.0.0:${CONTROLLER_PORT} --advertise ${address}:${CONTROLLER_PORT}\n`;
