@@ -13,14 +13,15 @@ import type { Plan } from "../mesh/model/plan.ts";
 import type { Position } from "../mesh/model/wire.ts";
 import { diffProposal, explainDestination } from "./answers.ts";
 import { pause } from "./backoff.ts";
-import { type CacheRead, readCache, writeCache } from "./cache.ts";
+import { type CacheRead, formatCache, readCache } from "./cache.ts";
 import type { Kernel } from "./drivers/index.ts";
 import { formatElections, NO_ELECTIONS, parseElections } from "./elections.ts";
-import { type Places, readHint, readIfThere, writeAtomic } from "./files.ts";
+import { type Places, readHint, readIfThere } from "./files.ts";
 import { createHealthMonitor } from "./health.ts";
 import { type Holdings, NOTHING_HELD, type ProposedChange, viewData } from "./holdings.ts";
 import { certificateTimes, type Identity, writeIdentity } from "./identity.ts";
 import { renew } from "./join.ts";
+import { createKeeper, type Keeper } from "./keeper.ts";
 import { loadOrMakeKeys } from "./keys.ts";
 import { formatLinks, type Links, parseLinks } from "./links.ts";
 import { bootId, machineId } from "./machine-id.ts";
@@ -83,23 +84,19 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   let plan: Plan | undefined;
   let planAt: Position | undefined;
   let applied: Position | undefined;
-  let cacheTimer: NodeJS.Timeout | undefined;
-  let unwritten: Holdings | undefined;
 
-  const flushCache = (): void => {
-    clearTimeout(cacheTimer);
-    cacheTimer = undefined;
-    if (unwritten === undefined) return;
-    try {
-      writeCache(at.plan, unwritten);
-      unwritten = undefined;
-      condition("CacheNotWritten", "", undefined);
-    } catch (thrown) {
-      const error = asIsthmusError(thrown);
-      condition("CacheNotWritten", error.code, error.message);
-      log(error.message);
-    }
-  };
+  const keeper = (path: string, afterMs: number, type: string): Keeper =>
+    createKeeper({
+      path,
+      afterMs,
+      onResult(error) {
+        condition(type, error?.code ?? "", error?.message);
+        if (error !== undefined) log(error.message);
+      },
+    });
+  const planFile = keeper(at.plan, CACHE_AFTER_MS, "PlanNotStored");
+  const linksFile = keeper(at.links, CACHE_AFTER_MS, "LinksNotStored");
+  const choicesFile = keeper(at.choices, CACHE_AFTER_MS, "ChoicesNotStored");
 
   const takeHoldings = (holdings: Holdings, fromController: boolean): void => {
     const { plan: next, faults } = acceptPlan(viewData(holdings), plan);
@@ -113,10 +110,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     condition("PlanRejected", "Unsupported", faults);
     plan = next;
     planAt = holdings.seen;
-    if (fromController) {
-      unwritten = holdings;
-      cacheTimer ??= setTimeout(flushCache, CACHE_AFTER_MS);
-    }
+    if (fromController) planFile.set(() => formatCache(holdings));
     if (foreign) return;
     reconciler.setPlan(next);
     peers.wake();
@@ -124,8 +118,6 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
 
   // ── probing and reconciling ──────────────────────────────────────────────────────────────────────────────────────
   const health = createHealthMonitor({ clock: monotonic, spawn: spawnLines, onChange: () => reconciler.wake("health") });
-  let linksText = "";
-  let choicesText = "";
   let watched: { plan: Plan | undefined; links: Links | undefined } = { plan: undefined, links: undefined };
 
   const onPass = (pass: Pass): void => {
@@ -136,8 +128,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       openPorts(pass.input.plan, links);
       peers.wake();
     }
-    linksText = store(at.links, formatLinks(links), linksText, log);
-    choicesText = store(at.choices, formatElections(pass.elections, wall), choicesText, log);
+    linksFile.set(() => formatLinks(links));
+    choicesFile.set(() => formatElections(pass.elections, wall));
     for (const event of moveEvents(pass)) reporter.event(event);
     const failed = failuresById(pass);
     const nodeFailure = failed.get("node");
@@ -382,21 +374,9 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   kernel.watch(() => reconciler.wake("kernel"), signal);
   const work = [session.run(signal), reconciler.run(signal), peers.run(signal), blockersLoop(), renewLoop()];
   await Promise.all(work);
-  flushCache();
+  for (const file of [planFile, linksFile, choicesFile]) file.flush();
   health.close();
   // A leave that is being answered ends with the process; give its last bytes a moment on the way out.
   rmSync(at.socket, { force: true });
   return ended;
-}
-
-/** Writes a small state file when its text changed; what fails now is tried with the next change. */
-function store(path: string, text: string, before: string, log: (line: string) => void): string {
-  if (text === before) return before;
-  try {
-    writeAtomic(path, text);
-    return text;
-  } catch (thrown) {
-    log(asIsthmusError(thrown).message);
-    return before;
-  }
 }

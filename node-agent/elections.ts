@@ -96,26 +96,31 @@ export function parseElections(value: unknown, now: number, wall: (at: number) =
   };
 }
 
-/** What the kernel holds is the truth where nothing was stored: the members of each path's group, the next hops of each LAN route. */
+/**
+ * What the kernel holds is the truth: the members of each path's group, the next hops of each LAN route. What was stored
+ * tells the reason where both agree, and what to begin with after a reboot; a crash right after a move leaves it outdated.
+ */
 export function adoptElections(plan: Plan, observed: KernelState, links: Links, stored: Elections, now: number): Elections {
   const nodeOf = new Map([...links].map(([node, k]) => [LINK_NEXTHOP + k, node]));
   const paths = new Map(stored.paths);
   const ids = [...plan.paths.keys()].filter((id) => !serves(plan, id));
   for (const [id, slot] of pathSlots(ids)) {
-    if (paths.has(id)) continue;
     const active = (observed.nexthops.get(slot)?.group ?? []).flatMap((member) => nodeOf.get(member) ?? []);
-    if (active.length > 0) paths.set(id, adoptedChoice(active, now));
+    if (active.length > 0 && !sameMembers(active, paths.get(id)?.active)) paths.set(id, adoptedChoice(active, now));
   }
   const lans = new Map(stored.lans);
   const byDestination = new Map(
     [...observed.routes.values()].filter((route) => route.via !== undefined).map((route) => [`${route.table}|${route.dst}`, route.via]),
   );
   for (const [id, lan] of plan.lanRoutes) {
-    if (lans.has(id)) continue;
     const via = lan.destinations.map((dst) => byDestination.get(`${lan.table}|${dst}`)).find((one) => one !== undefined);
-    if (via !== undefined && lan.gateways.includes(via)) lans.set(id, adoptedLanChoice([via], now));
+    if (via !== undefined && lan.gateways.includes(via) && !sameMembers([via], lans.get(id)?.gateways)) lans.set(id, adoptedLanChoice([via], now));
   }
   return { paths, lans };
+}
+
+function sameMembers<T>(a: readonly T[], b: readonly T[] | undefined): boolean {
+  return a.length === b?.length && a.every((one) => b.includes(one));
 }
 
 function sameMap<K, V>(a: ReadonlyMap<K, V>, b: ReadonlyMap<K, V>): boolean {

@@ -10,7 +10,8 @@ import type { PeerPlan, Plan } from "../mesh/model/plan.ts";
 import { Endpoint, type NodeName } from "../mesh/model/scalars.ts";
 import type { Family } from "../mesh/net/ip.ts";
 import { chooseDial, clientCandidates, type DialHistory, FRESH_MS, gatewayCandidates, meshCandidates, rememberedDial } from "./dial.ts";
-import { readHint, writeAtomic } from "./files.ts";
+import { readHint } from "./files.ts";
+import { createKeeper } from "./keeper.ts";
 import type { Links } from "./links.ts";
 
 export type WgStatus = Awaited<ReturnType<Kernel["wireguardStatus"]>>;
@@ -77,8 +78,6 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
   const stored = readHint(file, (value) => Stored.parse(value), {});
   const histories = new Map<string, DialHistory>();
   let dials: readonly Dialed[] = [];
-  let written = JSON.stringify(stored);
-  let timer: NodeJS.Timeout | undefined;
 
   const remembered = (): string => {
     const proven: Record<string, Record<string, string>> = {};
@@ -88,18 +87,7 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
     }
     return JSON.stringify(proven);
   };
-  const flush = (): void => {
-    clearTimeout(timer);
-    timer = undefined;
-    const text = remembered();
-    if (text === written || histories.size === 0) return;
-    try {
-      writeAtomic(file, text);
-      written = text;
-    } catch (error) {
-      log(`endpoints are not stored: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  };
+  const keeper = createKeeper({ path: file, afterMs: WRITE_AFTER_MS, onResult: (error) => error !== undefined && log(error.message) });
 
   /** One step of one peer's state machine. */
   const judge = (
@@ -156,10 +144,7 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
       for (const key of histories.keys()) if (!live.has(key)) histories.delete(key);
       const changed = !sameDials(dials, next);
       if (changed) dials = next;
-      if (timer === undefined && remembered() !== written) {
-        timer = setTimeout(flush, WRITE_AFTER_MS);
-        timer.unref();
-      }
+      if (histories.size > 0) keeper.set(remembered);
       return { changed, resets, unproven };
     },
     reach(plan, status, now) {
@@ -181,7 +166,7 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
       }
       return { observed, fresh, lost, noPath };
     },
-    flush,
+    flush: () => keeper.flush(),
   };
 }
 

@@ -119,20 +119,27 @@ export function codeOf(error: unknown): string | undefined {
   return typeof error === "object" && error !== null && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
 
-function onDisk<T>(path: string, work: () => T): T {
+/** Runs file work; what the file system refuses becomes an error with a remedy. @throws DiskFull, FileMode */
+export function onDisk<T>(path: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    const code = codeOf(error);
-    if (code === "ENOSPC" || code === "EDQUOT") {
-      throw new IsthmusError("DiskFull", `no room to write ${path}; the last good state stays`, {
-        remedy: `free space on the file system of ${dirname(path)}`,
-        cause: error,
-      });
-    }
-    if (code === "EACCES" || code === "EROFS" || code === "EPERM") {
-      throw new IsthmusError("FileMode", `${path} cannot be written (${code})`, { remedy: `run as root, on a writable file system`, cause: error });
-    }
-    throw error;
+    throw writeFailure(path, error);
   }
+}
+
+/** The error for a write that failed. */
+export function writeFailure(path: string, error: unknown): IsthmusError {
+  if (error instanceof IsthmusError) return error;
+  const code = codeOf(error);
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return new IsthmusError("DiskFull", `no room to write ${path}; the last good state stays`, {
+      remedy: `free space on the file system of ${dirname(path)}`,
+      cause: error,
+    });
+  }
+  if (code === "EACCES" || code === "EROFS" || code === "EPERM") {
+    return new IsthmusError("FileMode", `${path} cannot be written (${code})`, { remedy: "run as root, on a writable file system", cause: error });
+  }
+  return new IsthmusError("Internal", `${path} cannot be written (${code ?? String(error)})`, { cause: error });
 }

@@ -1,6 +1,5 @@
 /** Who this node is, as its join said, and what the controller is trusted by. */
 import { X509Certificate } from "node:crypto";
-import { existsSync } from "node:fs";
 import { z } from "zod";
 import { IsthmusError } from "../mesh/errors.ts";
 import { Cidr, Endpoint, NodeName, ObjectName } from "../mesh/model/scalars.ts";
@@ -52,10 +51,6 @@ export function keepAnswer(at: Places, answer: JoinResponse, rest: Pick<Identity
   };
   writeIdentity(at, identity);
   return identity;
-}
-
-export function isJoined(at: Places): boolean {
-  return existsSync(at.identity);
 }
 
 function leafOf(chain: string): X509Certificate {

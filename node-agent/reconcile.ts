@@ -124,7 +124,9 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     if (state === undefined || facts === undefined) return;
     const now = ports.now();
 
-    const numbered = numberLinks(gatewaysInUse(current), links, adopted ? new Map() : adoptLinks(current, state));
+    const needed = gatewaysInUse(current);
+    // What stands in the kernel comes before what was stored: interfaces hang on these numbers.
+    const numbered = adopted ? numberLinks(needed, links, new Map()) : numberLinks(needed, adoptLinks(current, state), links);
     links = numbered.links;
     if (!adopted) elections = adoptElections(current, state, links, elections, now);
     adopted = true;

@@ -162,7 +162,17 @@ describe("the loop", () => {
     });
     const unheard = new Map([view("g1", "Unknown"), view("g2", "Unknown")]);
     const stored = { links: new Map(links), elections: parseElections(JSON.parse(text), performance.now(), (at) => at) };
-    for (const memory of [stored, { links: new Map<NodeName, number>(), elections: NO_ELECTIONS }]) {
+    // Killed before its last move and its links were on disk: the kernel knows better.
+    const outdated = parseElections(
+      { paths: { "egress/web": { active: ["g1"], reason: "Preferred", since: 0 } }, lans: {} },
+      performance.now(),
+      (at) => at,
+    );
+    for (const memory of [
+      stored,
+      { links: new Map([[name("g1"), 9]]), elections: outdated },
+      { links: new Map<NodeName, number>(), elections: NO_ELECTIONS },
+    ]) {
       const second = world(first.kernel);
       second.health = { ...second.health, links: unheard };
       await withReconciler(

@@ -1,0 +1,46 @@
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { IsthmusError } from "../../mesh/errors.ts";
+import { createKeeper } from "../../node-agent/keeper.ts";
+import { eventually } from "./fake-controller.ts";
+
+let folder = "";
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "ist-f-keeper-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+test("the newest text ends up in the file, which root alone may read, and nothing else is left", async () => {
+  const path = join(folder, "x.json");
+  const keeper = createKeeper({ path, afterMs: 1, onResult: () => {} });
+  for (let i = 0; i <= 20; i++) {
+    keeper.set(() => `text ${i}`);
+    if (i % 5 === 0) await new Promise((done) => setTimeout(done, 2));
+  }
+  await eventually("written", () => readdirSync(folder).includes("x.json") && readFileSync(path, "utf8") === "text 20");
+  expect(statSync(path).mode & 0o777).toBe(0o600);
+  await eventually("tidy", () => readdirSync(folder).length === 1);
+});
+
+test("what waits is written when the process ends", () => {
+  const path = join(folder, "x.json");
+  const keeper = createKeeper({ path, afterMs: 60_000, onResult: () => {} });
+  keeper.set(() => "last words");
+  keeper.flush();
+  expect(readFileSync(path, "utf8")).toBe("last words");
+});
+
+test("a write that fails is told and leaves the last good file", async () => {
+  const path = join(folder, "gone", "x.json");
+  const told: (IsthmusError | undefined)[] = [];
+  const keeper = createKeeper({ path, afterMs: 1, onResult: (error) => told.push(error) });
+  keeper.set(() => "a");
+  await eventually("told", () => told.length > 0);
+  expect(told[0]?.message).toContain(path);
+  mkdirSync(join(folder, "gone"));
+  chmodSync(join(folder, "gone"), 0o700);
+  keeper.flush();
+  expect(readFileSync(path, "utf8")).toBe("a");
+});
