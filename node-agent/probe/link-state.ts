@@ -44,8 +44,8 @@ export interface StateServerOptions {
   readonly bind: IpAddress;
   readonly port: number;
   readonly clock: Clock;
-  /** What to say to the client with this link address. */
-  readonly state: (client: IpAddress) => GatewayWord;
+  /** What to say to the client with this link address; nothing while nothing is known. */
+  readonly state: (client: IpAddress) => GatewayWord | undefined;
 }
 
 /** The gateway's side. */
@@ -60,8 +60,8 @@ export function createStateServer({ bind, port, clock, state }: StateServerOptio
     say(from);
   });
   const say = (client: IpAddress): void => {
-    const { state: s, down: d } = state(client);
-    channel.send({ t: "state", s, d, b: run, n: ++count }, client);
+    const word = state(client);
+    if (word !== undefined) channel.send({ t: "state", s: word.state, d: word.down, b: run, n: ++count }, client);
   };
   const sayAll = (): void => {
     const now = clock.now();

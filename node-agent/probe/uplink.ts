@@ -1,6 +1,6 @@
 /**
- * A gateway's own look at its uplink, for each path that it serves. A path is down when all of its checks fail; what was
- * never heard at all does not count as failed, so that a check that cannot work here takes nothing down by itself.
+ * A gateway's own look at its uplink, for each path that it serves. A path is down when all of its checks fail. Until each
+ * check has answered or missed its first deadlines nothing is known, and a gateway should say nothing (`settled`).
  */
 import { durationMs } from "../../mesh/model/scalars.ts";
 import type { UplinkCheck } from "../../mesh/model/health.ts";
@@ -11,6 +11,8 @@ export interface UplinkMonitor {
   setServes(serves: ReadonlyMap<PathId, ServePlan>): void;
   /** Sorted ids of the served paths whose uplink is down. */
   downPaths(): PathId[];
+  /** Every check has spoken since it was started. After a restart the clients keep this gateway's last word until then. */
+  settled(): boolean;
   onChange(listener: () => void): void;
   close(): void;
 }
@@ -23,13 +25,14 @@ export function createUplinkMonitor(ports: CheckPorts): UplinkMonitor {
   const paths = new Map<PathId, readonly string[]>();
   const listeners: (() => void)[] = [];
   let told = "";
+  const settled = (): boolean => checks.values().every(({ health }) => health.verdict !== "Unknown");
   const downPaths = (): PathId[] =>
     [...paths]
       .filter(([, keys]) => keys.length > 0 && keys.every((key) => checks.get(key)?.health.verdict === "Down"))
       .map(([id]) => id)
       .toSorted();
   const tell = (): void => {
-    const now = downPaths().join("\n");
+    const now = `${settled()} ${downPaths().join()}`;
     if (now === told) return;
     told = now;
     for (const listener of listeners) listener();
@@ -59,6 +62,7 @@ export function createUplinkMonitor(ports: CheckPorts): UplinkMonitor {
       tell();
     },
     downPaths,
+    settled,
     onChange(listener) {
       listeners.push(listener);
     },
