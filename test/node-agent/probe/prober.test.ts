@@ -173,11 +173,11 @@ describe("our own standstill", () => {
     readonly cpu?: NodeJS.CpuUsage;
     readonly verdicts?: Record<string, string>;
   }
-  async function startApart(): Promise<{ child: ChildProcess; told: Told[] }> {
+  async function startApart(count = 3): Promise<{ child: ChildProcess; told: Told[] }> {
     const told: Told[] = [];
-    const child = await start("prober-process.ts", [String(port), client, ...gateways], (message) => {
+    const child = await start("prober-process.ts", [String(port), client, ...gateways.slice(0, count)], (message) => {
       const { changed } = message as Told;
-      return changed !== undefined && Object.values(changed).filter((verdict) => verdict === "Up").length === 3;
+      return changed !== undefined && Object.values(changed).filter((verdict) => verdict === "Up").length === count;
     });
     child.on("message", (message: Told) => told.push(message));
     return { child, told };
@@ -195,6 +195,26 @@ describe("our own standstill", () => {
     await eventually(() => expect(told.some(({ verdicts }) => verdicts !== undefined)).toBe(true));
     expect(told.filter(({ changed }) => Object.values(changed ?? {}).includes("Down"))).toEqual([]);
     expect(told.find(({ verdicts }) => verdicts !== undefined)?.verdicts).toEqual({ gw1: "Up", gw2: "Up", gw3: "Up" });
+  });
+
+  // Three probes are under way when it stops, and no other link can bear witness: only the order of reading and judging helps.
+  test.each(["SIGSTOP", "a blocked loop"])("%s with probes under way on the only link moves nothing", async (how) => {
+    const echo = await startEcho();
+    echo.set(0, 250);
+    const { child, told } = await startApart(1);
+    await wait(1_500);
+    for (const ms of [450, 700, 1_000]) {
+      if (how === "SIGSTOP") {
+        child.kill("SIGSTOP");
+        await wait(ms);
+        child.kill("SIGCONT");
+      } else {
+        child.send({ blockMs: ms });
+        await wait(ms);
+      }
+      await wait(500);
+    }
+    expect(told.filter(({ changed }) => changed?.["gw1"] === "Down")).toEqual([]);
   });
 
   test("a loop that blocks again and again moves nothing, and a dead gateway is found all the same", async () => {
