@@ -42,7 +42,9 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
   const uplink: UplinkMonitor = createUplinkMonitor({ clock, spawn });
   lan.onChange(onChange);
 
-  const word = (): GatewayWord => {
+  /** Nothing before the first uplink checks are judged: a gateway that starts with a dead uplink must not say `Serving`. */
+  const word = (): GatewayWord | undefined => {
+    if (!uplink.settled() && plan?.self.drain === undefined) return undefined;
     const down = uplink.downPaths();
     const state = plan?.self.drain !== undefined ? "Draining" : down.length > 0 ? "UplinkDown" : "Serving";
     return { state, down };
@@ -111,17 +113,19 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
   };
 }
 
+/** How a link is probed that the plan no longer names but that still carries flows. */
+const USUAL = { intervalMs: 100, threshold: 3, leastHoldDownMs: 0 } as const;
+
 /** One target per link; a gateway of several paths is probed as the most impatient of them asks. */
 export function probeTargets(plan: Plan, links: Links): ProbeTarget[] {
   return [...links.keys()].flatMap((node) => {
     const peer = plan.peers.get(node);
     const paths = [...plan.paths.values()].filter(({ gateways }) => gateways.some((gateway) => gateway.node === node));
     const quickest = paths.toSorted((a, b) => a.intervalMs * a.threshold - b.intervalMs * b.threshold)[0];
-    if (peer === undefined || quickest === undefined) return [];
-    const holdDownMs = Math.max(...paths.map((path) => path.holdDownMs));
-    return [
-      { node, address: gatewayLinkAddress(plan.network, peer.i).v4, intervalMs: quickest.intervalMs, threshold: quickest.threshold, holdDownMs },
-    ];
+    if (peer === undefined) return [];
+    const { intervalMs, threshold } = quickest ?? USUAL;
+    const holdDownMs = Math.max(USUAL.leastHoldDownMs, ...paths.map((path) => path.holdDownMs));
+    return [{ node, address: gatewayLinkAddress(plan.network, peer.i).v4, intervalMs, threshold, holdDownMs }];
   });
 }
 

@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { MAX_LINKS, type KernelState } from "../mesh/kernel/types.ts";
-import type { Plan } from "../mesh/model/plan.ts";
+import type { Choice } from "../mesh/elect/types.ts";
+import type { PathId, Plan } from "../mesh/model/plan.ts";
 import { NodeName } from "../mesh/model/scalars.ts";
 
 export type Links = ReadonlyMap<NodeName, number>;
@@ -19,13 +20,20 @@ export function formatLinks(links: Links): string {
   return JSON.stringify(Object.fromEntries(links));
 }
 
-/** Gateways that this node's own paths use: every candidate gets a warm link. Sorted. */
-export function gatewaysInUse(plan: Plan): NodeName[] {
+/**
+ * Gateways that this node's own paths use: every candidate gets a warm link, and one that a choice still uses although the
+ * plan no longer names it keeps its link until the choice has let go (make before break, I5). Sorted.
+ */
+export function gatewaysInUse(plan: Plan, choices: ReadonlyMap<PathId, Pick<Choice, "active" | "draining">> = new Map()): NodeName[] {
   const used = new Set<NodeName>();
   for (const path of plan.paths.values()) {
     // A gateway of the path itself sends the traffic out; it is no client of its own path's other gateways.
     if (path.gateways.some(({ node }) => node === plan.self.name)) continue;
     for (const { node } of path.gateways) if (plan.peers.has(node)) used.add(node);
+  }
+  for (const [id, { active, draining }] of choices) {
+    if (!plan.paths.has(id)) continue;
+    for (const node of [...active, ...draining.map((one) => one.node)]) if (plan.peers.has(node)) used.add(node);
   }
   return [...used].toSorted();
 }

@@ -124,7 +124,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     if (state === undefined || facts === undefined) return;
     const now = ports.now();
 
-    const needed = gatewaysInUse(current);
+    const needed = gatewaysInUse(current, elections.paths);
     // What stands in the kernel comes before what was stored: interfaces hang on these numbers.
     const numbered = adopted ? numberLinks(needed, links, new Map()) : numberLinks(needed, adoptLinks(current, state), links);
     links = numbered.links;
@@ -143,6 +143,8 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       dial: ports.dial(current, links, state),
       lanChoices: new Map([...elections.lans].map(([id, { gateways }]) => [id, gateways])),
     };
+    // A link that this election let go is given up in a pass of its own, after the new way stands.
+    if (elections !== before && gatewaysInUse(current, elections.paths).length < needed.length) due = true;
     const desired = desiredKernel(input);
     const operations = diffKernel(desired.state, state);
     const asked = extra;

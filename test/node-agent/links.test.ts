@@ -16,6 +16,22 @@ describe("numbers of links", () => {
     expect(gatewaysInUse(withPaths(plan, { "egress/a": ["g2", "unknown"], "egress/b": ["c", "g1"] }))).toEqual(["g2"]);
   });
 
+  test("a gateway that the plan no longer names keeps its link while a choice still uses it", () => {
+    const changed = withPaths(plan, { "egress/a": ["g2"] });
+    const choice = (active: string, draining: string) => ({ active: [name(active)], draining: [{ node: name(draining), until: 1 }] });
+    expect(gatewaysInUse(changed, new Map([["egress/a", choice("g1", "g2")]]))).toEqual(["g1", "g2"]);
+    expect(gatewaysInUse(changed, new Map([["egress/a", choice("g2", "g1")]]))).toEqual(["g1", "g2"]);
+    expect(
+      gatewaysInUse(
+        changed,
+        new Map([
+          ["egress/a", choice("g2", "gone")],
+          ["egress/b", choice("g1", "g1")],
+        ]),
+      ),
+    ).toEqual(["g2"]);
+  });
+
   test("stay with their gateway over any change of the plan, are unique, and go from 1 to 63", () => {
     fc.assert(
       fc.property(names, names, (first, second) => {
