@@ -203,8 +203,9 @@ export async function runController(options: ControllerOptions): Promise<Running
       await new Promise((resolve) => https.close(resolve));
       await new Promise((resolve) => unix.close(resolve));
     });
-    const listening = await listenTcp(https, host, port);
+    // The admin socket first: whoever sees the port answer may use both.
     if (options.socket !== undefined) await listenUnix(unix, options.socket);
+    const listening = await listenTcp(https, host, port);
     if (advertise.length === 0) advertise = hosts.map((one) => joinEndpoint(one, listening));
     await announce(store, mirror, services.name, advertise);
     const timers = startTimers(services, https, failed);

@@ -34,7 +34,15 @@ export async function apply(services: Services, who: Principal, documents: reado
   if (!dryRun) {
     for (const { resource, before, action } of result) {
       if (action === "unchanged") continue;
-      audit.record({ who: actorName(who), action: action === "created" ? "create" : "update", kind: resource.kind, name: resource.metadata.name, ...(before === undefined ? {} : { before }), after: resource, revision });
+      audit.record({
+        who: actorName(who),
+        action: action === "created" ? "create" : "update",
+        kind: resource.kind,
+        name: resource.metadata.name,
+        ...(before === undefined ? {} : { before }),
+        after: resource,
+        revision,
+      });
     }
     await services.planner.settled(revision);
   }
@@ -55,7 +63,12 @@ export function parseAll(services: Services, documents: readonly unknown[]): { r
   const { resources, faults } = parseDocuments(documents, { now: services.now() });
   if (faults.length > 0) throw invalidDocuments(faults, documents.length);
   const input = compileInput(services.mirror);
-  const ranges = protectedRanges(input.network, input.controllers, input.nodes, (node) => services.hub.output?.nodeStatus.get(node as NodeName)?.endpoints ?? []);
+  const ranges = protectedRanges(
+    input.network,
+    input.controllers,
+    input.nodes,
+    (node) => services.hub.output?.nodeStatus.get(node as NodeName)?.provenEndpoints ?? [],
+  );
   const refused: FieldFault[] = [];
   const passed = resources.map((resource, document) => {
     const verdict = guardIntent(resource, ranges);
@@ -74,8 +87,16 @@ export function applyOne(draft: Draft, services: Services, wanted: Resource, now
   const spec = wanted.kind === "MeshNetwork" ? keepV6(wanted as Resource<"MeshNetwork">, stored as Resource<"MeshNetwork"> | undefined) : wanted.spec;
   const { labels, annotations } = wanted.metadata;
   if (stored === undefined) {
-    const metadata = { name: wanted.metadata.name, ...(labels === undefined ? {} : { labels }), ...(annotations === undefined ? {} : { annotations }) };
-    const created = { ...wanted, spec, metadata: { ...metadata, uid: services.newUid(), generation: 1, creationTimestamp: new Date(now).toISOString(), origin: "api" } } as Resource;
+    const metadata = {
+      name: wanted.metadata.name,
+      ...(labels === undefined ? {} : { labels }),
+      ...(annotations === undefined ? {} : { annotations }),
+    };
+    const created = {
+      ...wanted,
+      spec,
+      metadata: { ...metadata, uid: services.newUid(), generation: 1, creationTimestamp: new Date(now).toISOString(), origin: "api" },
+    } as Resource;
     draft.write(key, created);
     return { resource: created, before: undefined, action: "created" };
   }
@@ -83,7 +104,9 @@ export function applyOne(draft: Draft, services: Services, wanted: Resource, now
   // Labels and annotations that the document does not name stay: others may have set them.
   const nextLabels = labels === undefined ? stored.metadata.labels : { ...stored.metadata.labels, ...labels };
   const nextAnnotations = annotations === undefined ? stored.metadata.annotations : { ...stored.metadata.annotations, ...annotations };
-  const metaChanged = !isDeepStrictEqual(stored.metadata.labels ?? {}, nextLabels ?? {}) || !isDeepStrictEqual(stored.metadata.annotations ?? {}, nextAnnotations ?? {});
+  const metaChanged =
+    !isDeepStrictEqual(stored.metadata.labels ?? {}, nextLabels ?? {}) ||
+    !isDeepStrictEqual(stored.metadata.annotations ?? {}, nextAnnotations ?? {});
   if (!specChanged && !metaChanged) return { resource: stored, before: stored, action: "unchanged" };
   const after = {
     ...stored,
@@ -104,9 +127,13 @@ function checkVersion(draft: Draft, key: string, wanted: Resource): void {
   if (given === undefined) return;
   const found = draft.revisionOf(key);
   if (found === undefined || String(found) === given) return;
-  throw new IsthmusError("Conflict", `${wanted.kind} ${wanted.metadata.name} was changed since: it is at resourceVersion ${found === 0 ? "none (deleted)" : found}, the document has ${given}`, {
-    remedy: "Get the object again, repeat your change, and apply.",
-  });
+  throw new IsthmusError(
+    "Conflict",
+    `${wanted.kind} ${wanted.metadata.name} was changed since: it is at resourceVersion ${found === 0 ? "none (deleted)" : found}, the document has ${given}`,
+    {
+      remedy: "Get the object again, repeat your change, and apply.",
+    },
+  );
 }
 
 function keepV6(wanted: Resource<"MeshNetwork">, stored: Resource<"MeshNetwork"> | undefined): Resource<"MeshNetwork">["spec"] {
@@ -115,15 +142,31 @@ function keepV6(wanted: Resource<"MeshNetwork">, stored: Resource<"MeshNetwork">
 }
 
 function checkNetwork(services: Services, wanted: Resource<"MeshNetwork">, stored: Resource<"MeshNetwork"> | undefined): void {
-  if (wanted.metadata.name !== NETWORK) throw new IsthmusError("Invalid", `MeshNetwork ${wanted.metadata.name}: this version has one network, ${NETWORK}`, { faults: [{ path: "metadata.name", message: "must be the network's name", value: wanted.metadata.name, suggestion: NETWORK }] });
+  if (wanted.metadata.name !== NETWORK)
+    throw new IsthmusError("Invalid", `MeshNetwork ${wanted.metadata.name}: this version has one network, ${NETWORK}`, {
+      faults: [{ path: "metadata.name", message: "must be the network's name", value: wanted.metadata.name, suggestion: NETWORK }],
+    });
   if (stored === undefined || services.mirror.folder(kindFolder("MeshNode")).size === 0) return;
   const spec = keepV6(wanted, stored);
-  const moved = !isDeepStrictEqual(spec.overlay, stored.spec.overlay) ? "spec.overlay" : !isDeepStrictEqual(spec.links, stored.spec.links) ? "spec.links" : undefined;
+  const moved = !isDeepStrictEqual(spec.overlay, stored.spec.overlay)
+    ? "spec.overlay"
+    : !isDeepStrictEqual(spec.links, stored.spec.links)
+      ? "spec.links"
+      : undefined;
   if (moved === undefined) return;
-  throw new IsthmusError("Invalid", `MeshNetwork ${NETWORK}: ${moved} cannot change while nodes are joined: every node's addresses derive from it`, { faults: [{ path: moved, message: "cannot change while nodes are joined" }], remedy: "Delete the nodes first, or make a new network." });
+  throw new IsthmusError("Invalid", `MeshNetwork ${NETWORK}: ${moved} cannot change while nodes are joined: every node's addresses derive from it`, {
+    faults: [{ path: moved, message: "cannot change while nodes are joined" }],
+    remedy: "Delete the nodes first, or make a new network.",
+  });
 }
 
-export async function remove(services: Services, who: Principal, kind: Kind, name: string, dryRun: boolean): Promise<{ revision: number; object: Resource }> {
+export async function remove(
+  services: Services,
+  who: Principal,
+  kind: Kind,
+  name: string,
+  dryRun: boolean,
+): Promise<{ revision: number; object: Resource }> {
   const { store, mirror, audit, agents, events, now } = services;
   const work = (draft: Draft): Resource => removeOne(draft, services, kind, name, now());
   if (dryRun) return { revision: mirror.revision, object: preview(mirror, work).result };
@@ -131,7 +174,12 @@ export async function remove(services: Services, who: Principal, kind: Kind, nam
   audit.record({ who: actorName(who), action: "delete", kind, name, before: object, revision });
   if (kind === "MeshNode") {
     agents.remove(name as NodeName);
-    events.record(undefined, { type: "Normal", reason: "NodeRemoved", message: `${name} was removed from the network by ${actorName(who)}`, about: `node/${name}` });
+    events.record(undefined, {
+      type: "Normal",
+      reason: "NodeRemoved",
+      message: `${name} was removed from the network by ${actorName(who)}`,
+      about: `node/${name}`,
+    });
   }
   await services.planner.settled(revision);
   return { revision, object };
@@ -152,7 +200,8 @@ export function removeOne(draft: Draft, services: Services, kind: Kind, name: st
       draft.remove(key);
       return stored;
     case "JoinToken":
-      for (const [hash, item] of services.mirror.folder(FOLDER.secrets)) if ((item.value as SecretRecord).token === name) draft.remove(FOLDER.secrets + hash);
+      for (const [hash, item] of services.mirror.folder(FOLDER.secrets))
+        if ((item.value as SecretRecord).token === name) draft.remove(FOLDER.secrets + hash);
       draft.remove(key);
       return stored;
     case "MeshRoute":
@@ -166,10 +215,14 @@ export function removeOne(draft: Draft, services: Services, kind: Kind, name: st
 }
 
 function checkSiteUnused({ mirror }: Services, name: string): void {
-  const users = [...mirror.folder(kindFolder("MeshNode")).values()].map((item) => item.value as Resource<"MeshNode">).filter((node) => node.spec.site === name);
+  const users = [...mirror.folder(kindFolder("MeshNode")).values()]
+    .map((item) => item.value as Resource<"MeshNode">)
+    .filter((node) => node.spec.site === name);
   if (users.length === 0) return;
   const named = users.slice(0, 5).map((node) => node.metadata.name);
-  throw new IsthmusError("Conflict", `site ${name} still has ${users.length} nodes: ${named.join(", ")}${users.length > 5 ? " …" : ""}`, { remedy: "Delete the nodes first." });
+  throw new IsthmusError("Conflict", `site ${name} still has ${users.length} nodes: ${named.join(", ")}${users.length > 5 ? " …" : ""}`, {
+    remedy: "Delete the nodes first.",
+  });
 }
 
 /** The object as GET shows it: with resourceVersion and status. */

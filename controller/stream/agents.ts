@@ -16,6 +16,7 @@ import type { Reports } from "../reconcile/reports.ts";
 import type { Store } from "../store/types.ts";
 import { NO_BOOTS, judgeBoot, type BootHistory } from "./clones.ts";
 import type { Hub } from "./hub.ts";
+import { createOutbox } from "./outbox.ts";
 import { openSession, refuse, sendRemoved, silence, type AgentSession } from "./session.ts";
 
 export interface Agents {
@@ -57,7 +58,6 @@ export interface AgentsOptions {
 
 interface Connection {
   readonly ws: WebSocket;
-  readonly socket: Duplex;
   readonly session: AgentSession;
 }
 
@@ -71,7 +71,7 @@ export function createAgents(options: AgentsOptions): Agents {
   function drop(node: NodeName, error: IsthmusError): void {
     const connection = connections.get(node);
     if (connection === undefined) return;
-    refuse(connection.socket, connection.ws, error);
+    refuse((message, sent) => connection.session.write(message, sent), connection.ws, error);
     closed(connection.session);
   }
 
@@ -140,12 +140,12 @@ export function createAgents(options: AgentsOptions): Agents {
       const reject = (error: IsthmusError): void => {
         counters.refused++;
         log("an agent was refused", { code: error.code, reason: error.message });
-        refuse(socket, ws, error);
+        refuse(createOutbox(socket).write, ws, error);
       };
       ws.on("error", () => ws.terminate());
       switch (principal.kind) {
         case "removed":
-          return sendRemoved(socket, ws, principal.name);
+          return sendRemoved(createOutbox(socket).write, ws, principal.name);
         case "nobody":
           return reject(principal.why);
         case "root":
@@ -162,7 +162,7 @@ export function createAgents(options: AgentsOptions): Agents {
         {
           hello: async (hello, session) => {
             try {
-              return await greet(hello, session, { ws, socket, session }, principal, address);
+              return await greet(hello, session, { ws, session }, principal, address);
             } catch (thrown) {
               counters.refused++;
               const error = asIsthmusError(thrown);
@@ -198,7 +198,7 @@ export function createAgents(options: AgentsOptions): Agents {
       boots.delete(node);
       reports.forget(node);
       if (connection === undefined) return;
-      sendRemoved(connection.socket, connection.ws, node);
+      sendRemoved((message, sent) => connection.session.write(message, sent), connection.ws, node);
       closed(connection.session);
       reports.forget(node);
     },

@@ -3,7 +3,7 @@ import { type CompileOutput, type ViewChange } from "../../mesh/compile/types.ts
 import { diffViews } from "../../mesh/compile/views.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import type { AgentHello, Position } from "../../mesh/model/wire.ts";
-import { messageFrame } from "./frame.ts";
+import { messageFrames, sizeOf, type Frames } from "./frame.ts";
 import { createLiveView, type LiveView } from "./view-log.ts";
 
 /** What the hub needs of a connection. */
@@ -14,7 +14,8 @@ export interface Receiver {
   readonly suspects: Set<string>;
   /** During a recovery: views in which the agent holds, or may hold, more than this store knows. */
   readonly surplus: Set<string>;
-  write(frame: Buffer): void;
+  /** `sent` is called when the message has left, or never will. */
+  write(message: Frames, sent?: () => void): void;
 }
 
 export interface Hub {
@@ -38,6 +39,19 @@ export interface Hub {
   probeSurplus(): void;
 }
 
+/** Catching up: how much may be on its way at once, so that a thousand agents that return together do not fill the memory. */
+const MAX_IN_FLIGHT = 4 * 1024 * 1024;
+/** Agents that read slowly hold the others up no longer than this. */
+const PATIENCE_MS = 1_000;
+/** Smaller frames are not counted. */
+const SMALL = 4 * 1024;
+
+interface CatchUp {
+  readonly receiver: Receiver;
+  readonly id: string;
+  readonly held: { readonly r: number; readonly h: string } | undefined;
+}
+
 export function createHub(options: { readonly network: string; readonly format: number; readonly now: () => number }): Hub {
   const live = new Map<string, LiveView>();
   const holders = new Map<string, Set<Receiver>>();
@@ -45,6 +59,8 @@ export function createHub(options: { readonly network: string; readonly format: 
   let output: CompileOutput | undefined;
   let revision = 0;
   let recovering = false;
+  let inFlight = 0;
+  const queue: CatchUp[] = [];
 
   function hold(receiver: Receiver, id: string): void {
     receiver.views.add(id);
@@ -60,6 +76,48 @@ export function createHub(options: { readonly network: string; readonly format: 
     if (set?.size === 0) holders.delete(id);
   }
 
+  /** Brings an agent up to date in one view. Until its turn comes it does not hold the view, so no change passes it by. */
+  function catchUp({ receiver, id, held }: CatchUp): void {
+    const view = live.get(id);
+    // Meanwhile the agent may have gone, or the view may be no longer its.
+    if (view === undefined || receivers.get(receiver.node)?.has(receiver) !== true || output?.audience.get(receiver.node)?.includes(id) !== true) return;
+    hold(receiver, id);
+    const update = held === undefined ? view.full() : view.since(held.h);
+    if (update === "current") return;
+    if (recovering && held !== undefined) {
+      // The agent adds what it lacks and takes nothing away; its buckets then tell whether it holds more.
+      receiver.surplus.add(id);
+      paced(receiver, view.full());
+      receiver.write(messageFrames({ t: "want", v: id }));
+      return;
+    }
+    paced(receiver, update ?? messageFrames({ t: "want", v: id }));
+  }
+
+  function paced(receiver: Receiver, message: Frames): void {
+    const size = sizeOf(message);
+    if (size <= SMALL) return receiver.write(message);
+    inFlight += size;
+    let left = false;
+    const leave = (): void => {
+      if (left) return;
+      left = true;
+      clearTimeout(patience);
+      inFlight -= size;
+      pump();
+    };
+    const patience = setTimeout(leave, PATIENCE_MS);
+    receiver.write(message, leave);
+  }
+
+  function pump(): void {
+    while (inFlight < MAX_IN_FLIGHT) {
+      const next = queue.shift();
+      if (next === undefined) return;
+      catchUp(next);
+    }
+  }
+
   function send(id: string, view: LiveView, change: ViewChange): void {
     const frame = view.apply(change, revision);
     const sent = recovering ? view.additions(change) : frame;
@@ -67,17 +125,13 @@ export function createHub(options: { readonly network: string; readonly format: 
   }
 
   /** A view came or went for a node: said first, then filled. */
-  function changeAudience(receiver: Receiver, wanted: readonly string[]): void {
-    const add = wanted.filter((id) => !receiver.views.has(id));
-    const drop = [...receiver.views].filter((id) => !wanted.includes(id)).sort();
+  function changeAudience(receiver: Receiver, had: readonly string[], wanted: readonly string[]): void {
+    const add = wanted.filter((id) => !had.includes(id));
+    const drop = had.filter((id) => !wanted.includes(id));
     if (add.length === 0 && drop.length === 0) return;
-    receiver.write(messageFrame({ t: "views", add, drop: recovering ? [] : drop }));
+    receiver.write(messageFrames({ t: "views", add, drop: recovering ? [] : drop }));
     for (const id of drop) release(receiver, id);
-    for (const id of add) {
-      hold(receiver, id);
-      const view = live.get(id);
-      if (view !== undefined) receiver.write(view.full());
-    }
+    for (const id of add) queue.push({ receiver, id, held: undefined });
   }
 
   return {
@@ -105,32 +159,17 @@ export function createHub(options: { readonly network: string; readonly format: 
         const wanted = next.audience.get(node);
         // A node that is gone is told so by whoever took it out; it is not told to drop its plan.
         if (wanted === undefined || wanted === before?.audience.get(node)) continue;
-        for (const receiver of set) changeAudience(receiver, wanted);
+        for (const receiver of set) changeAudience(receiver, before?.audience.get(node) ?? [], wanted);
       }
+      pump();
       return changes.size;
     },
     attach(receiver, hello, at) {
       const wanted = output?.audience.get(receiver.node) ?? [];
       receivers.set(receiver.node, (receivers.get(receiver.node) ?? new Set()).add(receiver));
-      receiver.write(messageFrame({ t: "hello", at, format: options.format, network: options.network, views: wanted, recovering, now: options.now() }));
-      for (const id of wanted) {
-        hold(receiver, id);
-        const view = live.get(id);
-        const held = hello.views[id];
-        if (view === undefined) continue;
-        if (held === undefined) {
-          receiver.write(view.full());
-          continue;
-        }
-        const update = view.since(held.r, held.h);
-        if (update === "current") continue;
-        if (recovering) {
-          // The agent adds what it lacks and takes nothing away; its buckets then tell whether it holds more.
-          receiver.surplus.add(id);
-          receiver.write(view.full());
-        }
-        receiver.write(recovering || update === undefined ? messageFrame({ t: "want", v: id }) : update);
-      }
+      receiver.write(messageFrames({ t: "hello", at, format: options.format, network: options.network, views: wanted, recovering, now: options.now() }));
+      for (const id of wanted) queue.push({ receiver, id, held: hello.views[id] });
+      pump();
       if (recovering) for (const id of Object.keys(hello.views)) if (!wanted.includes(id)) receiver.surplus.add(id);
     },
     detach(receiver) {
@@ -146,7 +185,7 @@ export function createHub(options: { readonly network: string; readonly format: 
         if (view === undefined || !receiver.views.has(id) || view.hash === hash) continue;
         // A change may be on its way to the agent: whether this is a fault, its buckets tell.
         receiver.suspects.add(id);
-        receiver.write(messageFrame({ t: "want", v: id }));
+        receiver.write(messageFrames({ t: "want", v: id }));
       }
     },
     answerBuckets(receiver, id, hashes) {
@@ -164,7 +203,7 @@ export function createHub(options: { readonly network: string; readonly format: 
       new Map([...receivers].map(([node, set]) => [node, [...set].flatMap((receiver) => [...receiver.surplus]).sort()] as const).filter(([, views]) => views.length > 0)),
     probeSurplus() {
       for (const set of receivers.values()) {
-        for (const receiver of set) for (const id of receiver.surplus) if (receiver.views.has(id)) receiver.write(messageFrame({ t: "want", v: id }));
+        for (const receiver of set) for (const id of receiver.surplus) if (receiver.views.has(id)) receiver.write(messageFrames({ t: "want", v: id }));
       }
     },
   };

@@ -5,11 +5,10 @@ import type { WebSocket } from "ws";
 import { IsthmusError, errorFromBody } from "../../mesh/errors.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import { AgentMessage, type AgentHello, type AgentReport } from "../../mesh/model/wire.ts";
-import { messageFrame } from "./frame.ts";
+import { messageFrames, type Frames } from "./frame.ts";
 import type { Receiver } from "./hub.ts";
+import { createOutbox } from "./outbox.ts";
 
-/** An agent that reads slower than this is dropped; it resumes by what changed. */
-const MAX_BUFFERED = 8 * 1024 * 1024;
 const HELLO_DEADLINE_MS = 10_000;
 /** Three heartbeats. Before that the agent is asked for a sign of life. */
 const SILENCE_MS = 60_000;
@@ -36,15 +35,16 @@ export interface SessionHandlers {
   slow(session: AgentSession): void;
 }
 
+type Write = (message: Frames, sent?: () => void) => void;
+
 /** Sends the reason and ends the connection; the agent's data plane stays as it is (I1). */
-export function refuse(socket: Duplex, ws: WebSocket, error: IsthmusError): void {
-  socket.write(messageFrame({ t: "refused", code: error.code, message: error.message, ...(error.remedy === undefined ? {} : { remedy: error.remedy }) }));
-  ws.close(4000, error.code);
+export function refuse(write: Write, ws: WebSocket, error: IsthmusError): void {
+  const { code, message, remedy } = error;
+  write(messageFrames({ t: "refused", code, message, ...(remedy === undefined ? {} : { remedy }) }), () => ws.close(4000, code));
 }
 
-export function sendRemoved(socket: Duplex, ws: WebSocket, node: NodeName): void {
-  socket.write(messageFrame({ t: "removed", node }));
-  ws.close(1000, "removed");
+export function sendRemoved(write: Write, ws: WebSocket, node: NodeName): void {
+  write(messageFrames({ t: "removed", node }), () => ws.close(1000, "removed"));
 }
 
 interface Asked {
@@ -56,6 +56,7 @@ interface Asked {
 export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, now: () => number): void {
   let session: (AgentSession & { greeted: boolean }) | undefined;
   const asked = new Map<string, Asked>();
+  const outbox = createOutbox(socket);
   const deadline = setTimeout(() => ws.terminate(), HELLO_DEADLINE_MS);
 
   function makeSession(hello: AgentHello): AgentSession & { greeted: boolean } {
@@ -68,14 +69,10 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       views: new Set(),
       suspects: new Set(),
       surplus: new Set(),
-      write(frame) {
-        if (socket.destroyed || !socket.writable) return;
-        if (socket.writableLength > MAX_BUFFERED) {
-          handlers.slow(this);
-          ws.terminate();
-          return;
-        }
-        socket.write(frame);
+      write(message, sent) {
+        if (outbox.write(message, sent)) return;
+        handlers.slow(this);
+        ws.terminate();
       },
       ask(what, body, timeoutMs) {
         const id = randomUUID();
@@ -85,7 +82,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
             failed(new IsthmusError("Timeout", `node ${node} did not answer within ${timeoutMs} ms`));
           }, timeoutMs);
           asked.set(id, { done, failed, timer });
-          this.write(messageFrame({ t: "ask", id, what, body }));
+          this.write(messageFrames({ t: "ask", id, what, body }));
         });
       },
       close: (code, reason) => ws.close(code, reason),
@@ -103,7 +100,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       if (made.greeted && ws.readyState !== ws.OPEN) handlers.closed(made);
     } catch (thrown) {
       const error = thrown instanceof IsthmusError ? thrown : new IsthmusError("Internal", "the controller could not take the connection", { cause: thrown });
-      refuse(socket, ws, error);
+      refuse(outbox.write, ws, error);
     }
   }
 
@@ -140,7 +137,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     if (parsed.success) take(parsed.data);
     else if (session === undefined) {
       clearTimeout(deadline);
-      refuse(socket, ws, new IsthmusError("BadRequest", "the first message is no hello that this controller understands"));
+      refuse(outbox.write, ws, new IsthmusError("BadRequest", "the first message is no hello that this controller understands"));
     }
   });
   ws.on("pong", () => {

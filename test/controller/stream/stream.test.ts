@@ -41,6 +41,17 @@ describe("the stream", () => {
     await Promise.all([agent.disconnect(), other.disconnect()]);
   });
 
+  test("an agent that connects long after its join gets one delta, whatever else was written meanwhile", async () => {
+    const machine = await makeMachine("patient");
+    const [joined] = await Promise.all([joinMachine(controller, machine, secret), call(controller, "PATCH", "/v1/resources/sites/dc1/labels", { set: { seen: "yes" } })]);
+    const others = [await newNode(controller, secret, "patient-a"), await newNode(controller, secret, "patient-b")];
+    const agent = makeAgent(machine, joined);
+    await agent.connect(controller);
+    await eventually(() => expect(agent.view("mesh")?.has("peer/patient-b")).toBe(true));
+    expect(agent.messages.map((message) => message.t)).toEqual(["hello", "delta"]);
+    await Promise.all([agent, ...others].map((one) => one.disconnect()));
+  });
+
   test("an agent whose view was damaged gets the buckets that differ and the fault is counted", async () => {
     const agent = await newNode(controller, secret, "damaged");
     const mesh = agent.holdings.views.get("mesh");
