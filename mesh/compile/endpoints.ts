@@ -18,6 +18,8 @@ export interface RankedEndpoints {
   readonly endpoints: readonly Endpoint[];
   /** Nobody outside its site can dial it. */
   readonly behindNat: boolean;
+  /** Bit i is set where `endpoints[i]` is only the node's own word: the controller saw it elsewhere, and no admin said so. */
+  readonly unproven: number;
 }
 
 export function isPrivateAddress(address: string): boolean {
@@ -41,10 +43,68 @@ export function rankEndpoints(admin: readonly Endpoint[], facts: NodeFacts | und
   const first = distinct([...manual, ...ownPublic, ...seenOutside.filter(({ address }) => !isPrivateAddress(address))]);
   const last = distinct([...seenOutside.filter(({ address }) => isPrivateAddress(address)), ...ownPrivate]).filter((text) => !first.includes(text));
   const places = MAX_ENDPOINTS - Math.min(PRIVATE_PLACES, last.length);
+  const endpoints = [...first.slice(0, places), ...last].slice(0, MAX_ENDPOINTS);
+  const known = new Set(usable(admin).map(({ text }) => text));
   return {
-    endpoints: [...first.slice(0, places), ...last].slice(0, MAX_ENDPOINTS),
+    endpoints,
     behindNat: seenOutside.length > 0 && manual.length === 0 && ownPublic.length === 0,
+    unproven: maskOf(endpoints, (text) => !known.has(text) && splitEndpoint(text).address !== seen?.address),
   };
+}
+
+/** A public endpoint that a node claims although it is another's (I11). */
+export interface TakenEndpoint {
+  readonly endpoint: Endpoint;
+  readonly owner: string;
+}
+
+/** A node's endpoints without those that are another's. */
+export interface OwnEndpoints extends RankedEndpoints {
+  readonly taken: readonly TakenEndpoint[];
+}
+
+/**
+ * A public address and port belong to one node: to the one that the controller saw come from there (or an admin gave it to),
+ * else to the one that was made first. Private addresses mean another machine in every site. Same order as `nodes`.
+ * @param nodes with the time at which each was made
+ */
+export function resolveEndpoints(
+  nodes: readonly { readonly name: string; readonly created: number; readonly ranked: RankedEndpoints }[],
+): OwnEndpoints[] {
+  const owners = new Map<Endpoint, { name: string; proven: boolean; created: number }>();
+  for (const { name, created, ranked } of nodes) {
+    ranked.endpoints.forEach((endpoint, i) => {
+      const claim = { name, proven: !isUnproven(ranked.unproven, i), created };
+      const owner = owners.get(endpoint);
+      if (owner === undefined || before(claim, owner)) owners.set(endpoint, claim);
+    });
+  }
+  return nodes.map(({ name, ranked }) => {
+    const lost = (text: Endpoint, i: number): boolean =>
+      isUnproven(ranked.unproven, i) && owners.get(text)?.name !== name && !isPrivateAddress(splitEndpoint(text).address);
+    if (!ranked.endpoints.some(lost)) return { ...ranked, taken: [] };
+    const kept = ranked.endpoints.filter((text, i) => !lost(text, i));
+    const unproven = new Set(ranked.endpoints.filter((_, i) => isUnproven(ranked.unproven, i)));
+    return {
+      endpoints: kept,
+      behindNat: ranked.behindNat,
+      unproven: maskOf(kept, (text) => unproven.has(text)),
+      taken: ranked.endpoints.filter(lost).map((endpoint) => ({ endpoint, owner: owners.get(endpoint)?.name ?? "" })),
+    };
+  });
+}
+
+function before(a: { name: string; proven: boolean; created: number }, b: { name: string; proven: boolean; created: number }): boolean {
+  if (a.proven !== b.proven) return a.proven;
+  return a.created < b.created || (a.created === b.created && a.name < b.name);
+}
+
+export function isUnproven(mask: number | undefined, i: number): boolean {
+  return (((mask ?? 0) >> i) & 1) === 1;
+}
+
+function maskOf(endpoints: readonly Endpoint[], unproven: (text: Endpoint) => boolean): number {
+  return endpoints.reduce((mask, text, i) => (unproven(text) ? mask | (1 << i) : mask), 0);
 }
 
 /** Whether two nodes have a way to each other: one of them can be dialled, or they share a site. */

@@ -5,7 +5,7 @@ import { meshAddress } from "../net/overlay.ts";
 import { prefixSet } from "../net/prefix-set.ts";
 import { judgeClaims, NO_CLAIMS, resolveOverlaps, type ClaimResult, type SiteSubnets } from "./claims.ts";
 import type { Context, NodeContext } from "./context.ts";
-import { rankEndpoints, type RankedEndpoints } from "./endpoints.ts";
+import { isUnproven, rankEndpoints, resolveEndpoints, type OwnEndpoints, type RankedEndpoints, type TakenEndpoint } from "./endpoints.ts";
 import { createKeeper, createMemo, sameItems, sameJson } from "./memo.ts";
 import type { SubnetOwnership } from "./sites.ts";
 import type { CompileCondition, NodeCompileStatus } from "./types.ts";
@@ -27,6 +27,7 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
   const resolved = createMemo<ReadonlyMap<string, ClaimResult>>();
   const claimLists = createKeeper<ClaimResult>(sameJson);
   const ranked = createMemo<RankedEndpoints>();
+  const owned = createKeeper<OwnEndpoints>(sameJson);
   const peers = createMemo<{ readonly entry: readonly [string, PeerPlan]; readonly status: NodeCompileStatus }>();
   const entriesByPeer = createKeeper<readonly [string, PeerPlan]>(sameJson);
   const sites = createMemo<readonly [string, SitePlan]>();
@@ -41,14 +42,17 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
     );
     const judgedTogether = resolved.get("all", alone.flat(), () => resolveOverlaps(alone));
     const claims = new Map([...judgedTogether].map(([name, claim]) => [name, claimLists.keep(name, claim)] as const));
-    const endpoints = context.nodes.map((node) =>
+    const wanted = context.nodes.map((node) =>
       ranked.get(node.name, [node, network], () => rankEndpoints(node.resource.spec.endpoints ?? [], node.facts, network.ports.mesh, overlay)),
+    );
+    const endpoints = resolveEndpoints(context.nodes.map(({ name, created }, i) => ({ name, created, ranked: wanted[i] as RankedEndpoints }))).map(
+      (own, i) => owned.keep((context.nodes[i] as NodeContext).name, own),
     );
     const nat = natSites.keep("all", sitesBehindNat(context.nodes, endpoints));
     const entries: (readonly [string, unknown])[] = [networks.get("network", [network], () => ["network", network])];
     const status = new Map<NodeContext["name"], NodeCompileStatus>();
     context.nodes.forEach((node, i) => {
-      const reach = endpoints[i] as RankedEndpoints;
+      const reach = endpoints[i] as OwnEndpoints;
       const claim = claims.get(node.name) ?? NO_CLAIMS;
       const compiled = peers.get(node.name, [node, network, reach, claim, reach.behindNat ? nat : undefined], () => ({
         entry: [`peer/${node.name}`, peerPlan(node, reach, claim)] as const,
@@ -58,7 +62,7 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
       status.set(node.name, compiled.status);
     });
     for (const site of context.sites) entries.push(sites.get(site.metadata.name, [site], () => [`site/${site.metadata.name}`, sitePlan(site)]));
-    for (const memory of [subnetLists, judged, resolved, claimLists, ranked, peers, entriesByPeer, sites, networks, natSites]) memory.endRun();
+    for (const memory of [subnetLists, judged, resolved, claimLists, ranked, owned, peers, entriesByPeer, sites, networks, natSites]) memory.endRun();
     return { entries, claims, status };
   };
 }
@@ -71,6 +75,7 @@ function peerPlan(node: NodeContext, reach: RankedEndpoints, claim: ClaimResult)
     s: site,
     e: [...reach.endpoints],
     ...(reach.behindNat ? { n: 1 } : {}),
+    ...(reach.unproven === 0 ? {} : { h: reach.unproven }),
     ...(claim.granted.length === 0 ? {} : { a: [...claim.granted] }),
   };
 }
@@ -88,16 +93,17 @@ function sitesBehindNat(nodes: readonly NodeContext[], endpoints: readonly Ranke
   return [...sites].sort();
 }
 
-function nodeStatus(context: Context, node: NodeContext, reach: RankedEndpoints, claim: ClaimResult, natSites: readonly string[]): NodeCompileStatus {
+function nodeStatus(context: Context, node: NodeContext, reach: OwnEndpoints, claim: ClaimResult, natSites: readonly string[]): NodeCompileStatus {
   const { v4, v6 } = meshAddress(context.network, node.resource.spec.index);
   return {
     overlay: [v4, v6],
     endpoints: reach.endpoints,
+    provenEndpoints: reach.endpoints.filter((_, i) => !isUnproven(reach.unproven, i)),
     behindNat: reach.behindNat,
     labels: node.labels,
     pendingCidrs: claim.pending.map(({ cidr }) => cidr),
     pending: claim.pending,
-    conditions: [siteKnown(node), claimsGranted(claim), peersReachable(node, reach, natSites)],
+    conditions: [siteKnown(node), claimsGranted(claim, reach.taken), peersReachable(node, reach, natSites)],
   };
 }
 
@@ -112,10 +118,17 @@ function siteKnown(node: NodeContext): CompileCondition {
   };
 }
 
-function claimsGranted({ granted, pending }: ClaimResult): CompileCondition {
-  if (pending.length === 0) return { type: "ClaimsGranted", status: "True", reason: "Granted", message: `${granted.length} prefixes advertised` };
-  const named = pending.slice(0, NAMED).map(({ message }) => message);
-  const more = pending.length > NAMED ? [`and ${pending.length - NAMED} more`] : [];
+function claimsGranted({ granted, pending }: ClaimResult, taken: readonly TakenEndpoint[]): CompileCondition {
+  const refused = [
+    ...taken.map(
+      ({ endpoint, owner }) =>
+        `${endpoint} is the endpoint of node ${owner}; remove it from --endpoint here, or from node ${owner} if it is wrong there`,
+    ),
+    ...pending.map(({ message }) => message),
+  ];
+  if (refused.length === 0) return { type: "ClaimsGranted", status: "True", reason: "Granted", message: `${granted.length} prefixes advertised` };
+  const named = refused.slice(0, NAMED);
+  const more = refused.length > NAMED ? [`and ${refused.length - NAMED} more`] : [];
   return { type: "ClaimsGranted", status: "False", reason: "Pending", message: [...named, ...more].join("; ") };
 }
 

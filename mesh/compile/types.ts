@@ -45,6 +45,8 @@ export interface NodeCompileStatus {
   readonly overlay: readonly IpAddress[];
   /** Ranked, as peers get them. */
   readonly endpoints: readonly Endpoint[];
+  /** Those of them that are not only the node's own word. */
+  readonly provenEndpoints: readonly Endpoint[];
   readonly behindNat: boolean;
   /** Site's labels, location, region, zone and the node's own: what selectors look at. */
   readonly labels: Labels;

@@ -52,7 +52,9 @@ export function protections(plan: Plan, host: HostFacts): Protections {
   }
   for (const [name, peer] of plan.peers) {
     if (name === plan.self.name) continue;
-    for (const endpoint of peer.e) {
+    for (const [i, endpoint] of peer.e.entries()) {
+      // What a node only says of itself moves nobody's traffic (I11); WireGuard's own packets keep their way by their mark.
+      if ((((peer.h ?? 0) >> i) & 1) === 1) continue;
       const address = addressOf(endpoint);
       // A private address is dialled inside its own site only; elsewhere it may be a machine behind that site's gateways.
       if (address !== undefined && (peer.s === plan.self.site || !isPrivate(address))) put(hostCidr(address), `the WireGuard endpoint of ${name}`);

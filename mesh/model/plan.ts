@@ -39,6 +39,11 @@ export const PeerPlan = z.object({
   e: z.array(Endpoint),
   /** 1 when the node is behind NAT: nobody outside its site can dial it, it dials. */
   n: z.literal(1).optional(),
+  /**
+   * Bit i is set where `e[i]` is only this node's own word: the controller did not see it come from there, and no admin said so.
+   * Such an endpoint is a hint to dial; nobody keeps traffic away from an intent because of it (I11).
+   */
+  h: z.int().optional(),
   /** Granted prefixes that the node advertises. */
   a: z.array(Cidr).optional(),
 });

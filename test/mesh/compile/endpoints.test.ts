@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { canReach, isPrivateAddress, MAX_ENDPOINTS, rankEndpoints } from "../../../mesh/compile/endpoints.ts";
+import { canReach, isPrivateAddress, MAX_ENDPOINTS, rankEndpoints, resolveEndpoints } from "../../../mesh/compile/endpoints.ts";
 import type { Endpoint } from "../../../mesh/model/scalars.ts";
 import { prefixSet } from "../../../mesh/net/prefix-set.ts";
 import { facts } from "./fixtures.ts";
@@ -32,6 +32,7 @@ describe("ranking of endpoints", () => {
     expect(rank({ endpoints: ["192.168.88.11:51820"], seen: "198.51.100.7" })).toEqual({
       endpoints: ["198.51.100.7:51820", "192.168.88.11:51820"],
       behindNat: true,
+      unproven: 0b10,
     });
   });
 
@@ -73,7 +74,7 @@ describe("ranking of endpoints", () => {
   });
 
   it("has nothing to say of a node that reported nothing", () => {
-    expect(rankEndpoints([], undefined, 51820, OVERLAY)).toEqual({ endpoints: [], behindNat: false });
+    expect(rankEndpoints([], undefined, 51820, OVERLAY)).toEqual({ endpoints: [], behindNat: false, unproven: 0 });
   });
 });
 
@@ -87,4 +88,53 @@ it("two nodes reach each other unless both are behind NAT in different sites", (
   expect(canReach(at("a", 1), at("b", 1))).toBe(false);
   expect(canReach(at("a", 1), at("a", 1))).toBe(true);
   expect(canReach(at("a", 1), at("b"))).toBe(true);
+});
+
+describe("I11: an endpoint is only a word until the controller saw it or an admin said it", () => {
+  it("marks what neither of them knows", () => {
+    const given = { endpoints: ["10.0.0.5:51820"], manualEndpoints: ["198.51.100.7:4500", "203.0.113.9:1"], seen: "198.51.100.7" };
+    expect(rank(given, ["192.0.2.1:443"])).toMatchObject({
+      endpoints: ["192.0.2.1:443", "198.51.100.7:4500", "203.0.113.9:1", "198.51.100.7:51820", "10.0.0.5:51820"],
+      unproven: 0b10100,
+    });
+  });
+
+  const own = rank({ endpoints: ["203.0.113.10:51820"], seen: "203.0.113.10" });
+  const liar = rank({ manualEndpoints: ["203.0.113.10:51820"], endpoints: ["10.0.0.5:51820"], seen: "192.0.2.10" });
+
+  it("leaves a public endpoint to the node that was seen there, also when the liar is older", () => {
+    for (const created of [1, 3]) {
+      const [first, second] = resolveEndpoints([
+        { name: "liar", created, ranked: liar },
+        { name: "own", created: 2, ranked: own },
+      ]);
+      expect(first).toMatchObject({
+        endpoints: ["192.0.2.10:51820", "10.0.0.5:51820"],
+        unproven: 0b10,
+        taken: [{ endpoint: "203.0.113.10:51820", owner: "own" }],
+      });
+      expect(second).toMatchObject({ ...own, taken: [] });
+    }
+  });
+
+  it("leaves it to the older of two of whom neither was seen there, and private ones to both", () => {
+    const claim = rank({ manualEndpoints: ["203.0.113.10:51820", "10.0.0.5:51820"], seen: "192.0.2.10" });
+    const [young, old] = resolveEndpoints([
+      { name: "a", created: 2, ranked: claim },
+      { name: "b", created: 1, ranked: claim },
+    ]);
+    expect(young).toMatchObject({ endpoints: ["10.0.0.5:51820", "192.0.2.10:51820"], taken: [{ owner: "b" }] });
+    expect(old?.endpoints).toHaveLength(3);
+  });
+
+  it("leaves nodes behind one NAT what the controller saw of both", () => {
+    const ranked = rank({ endpoints: ["192.168.88.11:51820"], seen: "198.51.100.7" });
+    for (const { taken, endpoints } of resolveEndpoints([
+      { name: "a", created: 1, ranked },
+      { name: "b", created: 2, ranked },
+    ])) {
+      expect(taken).toEqual([]);
+      expect(endpoints).toContain("198.51.100.7:51820");
+    }
+  });
 });

@@ -29,6 +29,17 @@ const refusalsOf = (one: DesiredInput): readonly Refusal[] => desiredKernel(one)
 const routesOf = (one: DesiredInput, table = 157): Route[] => [...desiredKernel(one).state.routes.values()].filter((route) => route.table === table);
 
 describe("claims: who owns a destination", () => {
+  it("I11: the endpoint that a node only says of itself moves nobody's traffic; one that others vouch for is protected", () => {
+    const claimed = (h: object): DesiredInput =>
+      withPaths(
+        { [EGRESS]: path(["34.160.111.145/32"], ["do1"]) },
+        { peers: new Map([...PEERS, [node("do2"), peer(3, "region2", ["34.160.111.145:51820"], h)]]) },
+      );
+    expect(refusalsOf(claimed({ h: 1 }))).toEqual([]);
+    expect(claimsOf(claimed({ h: 1 })).throws).not.toContain("34.160.111.145/32");
+    expect(refusalsOf(claimed({}))).toMatchObject([{ why: "Protected", detail: "the WireGuard endpoint of do2" }]);
+  });
+
   it("leaves a destination to the older intent and tells the younger of it", () => {
     const both = withPaths({
       "egress/old": path(["34.0.0.0/8"], ["do1"], { created: 1 }),
