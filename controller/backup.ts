@@ -68,7 +68,10 @@ function readBackup(file: string): z.infer<typeof BackupFile> {
     return BackupFile.parse(JSON.parse(gunzipSync(readFileSync(file)).toString("utf8")));
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === "ENOENT") throw new IsthmusError("NotFound", `${file}: there is no such file`);
-    throw new IsthmusError("BadRequest", `${file} is not a backup of an Isthmus controller, or is damaged`, { remedy: "Use a file that `isthmus backup` wrote.", cause: thrown });
+    throw new IsthmusError("BadRequest", `${file} is not a backup of an Isthmus controller, or is damaged`, {
+      remedy: "Use a file that `isthmus backup` wrote.",
+      cause: thrown,
+    });
   }
 }
 

@@ -35,7 +35,13 @@ export async function ensureNetwork(store: Store, mirror: Mirror, { now, newUid,
   const network: Resource<"MeshNetwork"> = {
     apiVersion: API_VERSION,
     kind: "MeshNetwork",
-    metadata: { name: NETWORK as Resource["metadata"]["name"], uid: newUid(), generation: 1, creationTimestamp: new Date(now()).toISOString(), origin: "api" },
+    metadata: {
+      name: NETWORK as Resource["metadata"]["name"],
+      uid: newUid(),
+      generation: 1,
+      creationTimestamp: new Date(now()).toISOString(),
+      origin: "api",
+    },
     spec: MeshNetworkSpec.parse(spec),
   };
   await commit(store, mirror, (draft) => {
@@ -58,7 +64,10 @@ function randomUla(random: Uint8Array): string {
 export function splitListen(text: string): { host: string; port: number } {
   const found = /^(?:\[(?<v6>[0-9a-fA-F:.]+)\]|(?<v4>[0-9.]+)):(?<port>\d{1,5})$/.exec(text)?.groups;
   const port = Number(found?.["port"]);
-  if (found === undefined || port > 65_535) throw new IsthmusError("Invalid", `${JSON.stringify(text)} is no address to listen on`, { remedy: "Write ADDR:PORT, for example 0.0.0.0:8443 or [::]:8443." });
+  if (found === undefined || port > 65_535)
+    throw new IsthmusError("Invalid", `${JSON.stringify(text)} is no address to listen on`, {
+      remedy: "Write ADDR:PORT, for example 0.0.0.0:8443 or [::]:8443.",
+    });
   return { host: found["v6"] ?? found["v4"] ?? "", port };
 }
 
@@ -73,7 +82,8 @@ export function hostName(address: string): string {
 export function foundAddresses(host: string): string[] {
   if (host !== "0.0.0.0" && host !== "::") return [host];
   const all = Object.entries(networkInterfaces()).flatMap(([name, addresses]) => (name.startsWith("ism") ? [] : (addresses ?? [])));
-  const usable = all.filter((one) => !one.internal && !one.address.startsWith("fe80:") && (host === "::" || one.family === "IPv4")).map((one) => one.address);
+  const usable = all
+    .filter((one) => !one.internal && !one.address.startsWith("fe80:") && (host === "::" || one.family === "IPv4"))
+    .map((one) => one.address);
   return usable.length > 0 ? usable.slice(0, 8) : ["127.0.0.1"];
 }
-

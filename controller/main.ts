@@ -181,7 +181,9 @@ export async function runController(options: ControllerOptions): Promise<Running
     const upgrade = (request: Parameters<typeof principalOfRequest>[0], socket: Duplex, head: Buffer): void => {
       const refuse = (error: IsthmusError): void => {
         const body = JSON.stringify(error.toJSON());
-        socket.end(`HTTP/1.1 ${error.http} ${error.code}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`);
+        socket.end(
+          `HTTP/1.1 ${error.http} ${error.code}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+        );
       };
       socket.on("error", () => socket.destroy());
       if (request.url?.split("?")[0] !== "/v1/agent") return refuse(new IsthmusError("NotFound", "agents connect to /v1/agent"));

@@ -37,11 +37,20 @@ export function createMetrics(sources: MetricsSources): Metrics {
   gauge("isthmus_store_revision", "Revision of the store.", () => sources.mirror().revision);
   gauge("isthmus_views", "Views of the plan.", () => sources.output()?.views.size ?? 0);
   gauge("isthmus_recovering", "1 while the controller recovers from lost writes.", () => Number(sources.recovery().active));
-  gauge("isthmus_view_hash_faults_total", "Views that differed on an agent although nothing was on its way.", () => sources.agents().counters.hashFaults);
+  gauge(
+    "isthmus_view_hash_faults_total",
+    "Views that differed on an agent although nothing was on its way.",
+    () => sources.agents().counters.hashFaults,
+  );
   gauge("isthmus_slow_readers_total", "Agents dropped because they read too slowly.", () => sources.agents().counters.slowReaders);
   gauge("isthmus_agents_refused_total", "Connections refused.", () => sources.agents().counters.refused);
   return {
-    planSeconds: new Histogram({ name: "isthmus_plan_seconds", help: "Compiling a plan and sending what changed.", buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2], registers: [registry] }),
+    planSeconds: new Histogram({
+      name: "isthmus_plan_seconds",
+      help: "Compiling a plan and sending what changed.",
+      buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2],
+      registers: [registry],
+    }),
     plans: new Counter({ name: "isthmus_plans_total", help: "Plans published.", registers: [registry] }),
     text: () => registry.metrics(),
   };

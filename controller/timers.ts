@@ -14,10 +14,17 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
   const saved = new Map<string, string>();
 
   async function saveContacts(): Promise<void> {
-    const changed = [...reports.contacts()].map(([node, contact]) => [node, JSON.stringify(contact)] as const).filter(([node, text]) => saved.get(node) !== text);
+    const changed = [...reports.contacts()]
+      .map(([node, contact]) => [node, JSON.stringify(contact)] as const)
+      .filter(([node, text]) => saved.get(node) !== text);
     const gone = [...saved.keys()].filter((node) => reports.contact(node) === undefined);
     if (changed.length === 0 && gone.length === 0) return;
-    await store.note(new Map<string, unknown>([...changed.map(([node, text]) => [`contact/${node}`, JSON.parse(text)] as const), ...gone.map((node) => [`contact/${node}`, undefined] as const)]));
+    await store.note(
+      new Map<string, unknown>([
+        ...changed.map(([node, text]) => [`contact/${node}`, JSON.parse(text)] as const),
+        ...gone.map((node) => [`contact/${node}`, undefined] as const),
+      ]),
+    );
     for (const [node, text] of changed) saved.set(node, text);
     for (const node of gone) saved.delete(node);
   }

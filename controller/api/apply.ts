@@ -81,7 +81,7 @@ export function parseAll(services: Services, documents: readonly unknown[]): { r
 
 export function applyOne(draft: Draft, services: Services, wanted: Resource, now: number): Omit<Applied, "warnings"> {
   const key = resourceKey(wanted.kind, wanted.metadata.name);
-  const stored = draft.read<Resource>(key);
+  const stored = draft.read(key) as Resource | undefined;
   checkVersion(draft, key, wanted);
   if (wanted.kind === "MeshNetwork") checkNetwork(services, wanted as Resource<"MeshNetwork">, stored as Resource<"MeshNetwork"> | undefined);
   const spec = wanted.kind === "MeshNetwork" ? keepV6(wanted as Resource<"MeshNetwork">, stored as Resource<"MeshNetwork"> | undefined) : wanted.spec;
@@ -187,7 +187,7 @@ export async function remove(
 
 export function removeOne(draft: Draft, services: Services, kind: Kind, name: string, now: number): Resource {
   const key = resourceKey(kind, name);
-  const stored = draft.read<Resource>(key);
+  const stored = draft.read(key) as Resource | undefined;
   if (stored === undefined) throw new IsthmusError("NotFound", `there is no ${kind} ${name}`);
   switch (kind) {
     case "MeshNetwork":

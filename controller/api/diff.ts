@@ -17,12 +17,17 @@ const ASK_MS = 5_000;
 /** Nodes asked at a time. */
 const PARALLEL = 64;
 
-export async function diff(services: Services, documents: readonly unknown[], deletions: readonly { readonly kind: Kind; readonly name: string }[]): Promise<NodeDiff[]> {
+export async function diff(
+  services: Services,
+  documents: readonly unknown[],
+  deletions: readonly { readonly kind: Kind; readonly name: string }[],
+): Promise<NodeDiff[]> {
   const { mirror, now } = services;
   const resources = documents.length === 0 ? [] : parseAll(services, documents);
   const { result: replaced } = preview(mirror, (draft) => {
     const changed = new Map<string, Resource | undefined>();
-    for (const { resource } of resources) changed.set(resourceKey(resource.kind, resource.metadata.name), applyOne(draft, services, resource, now()).resource);
+    for (const { resource } of resources)
+      changed.set(resourceKey(resource.kind, resource.metadata.name), applyOne(draft, services, resource, now()).resource);
     for (const { kind, name } of deletions) {
       removeOne(draft, services, kind, name, now());
       changed.set(resourceKey(kind, name), undefined);
@@ -33,7 +38,9 @@ export async function diff(services: Services, documents: readonly unknown[], de
   const before = compile(compileInput(mirror));
   const after = compile(compileInput(mirror, replaced));
   const changes = diffViews(before, after);
-  const asks = [...new Set([...before.audience.keys(), ...after.audience.keys()])].sort().flatMap((node) => proposalFor(node, before, after, changes) ?? []);
+  const asks = [...new Set([...before.audience.keys(), ...after.audience.keys()])]
+    .sort()
+    .flatMap((node) => proposalFor(node, before, after, changes) ?? []);
   const answers: NodeDiff[] = [];
   for (let i = 0; i < asks.length; i += PARALLEL) {
     answers.push(...(await Promise.all(asks.slice(i, i + PARALLEL).map((ask) => answerOf(services, ask, before, after)))));

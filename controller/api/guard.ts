@@ -10,7 +10,12 @@ export interface Protected {
 }
 
 /** What no intent may steer, by the state that the intent would meet. */
-export function protectedRanges(network: { readonly spec: MeshNetworkSpec }, controllers: readonly string[], nodes: readonly Resource<"MeshNode">[], endpoints: (node: string) => readonly string[]): Protected[] {
+export function protectedRanges(
+  network: { readonly spec: MeshNetworkSpec },
+  controllers: readonly string[],
+  nodes: readonly Resource<"MeshNode">[],
+  endpoints: (node: string) => readonly string[],
+): Protected[] {
   const { overlay, links } = network.spec;
   return [
     { cidr: overlay.v4, what: "the overlay's own range" },
@@ -23,7 +28,11 @@ export function protectedRanges(network: { readonly spec: MeshNetworkSpec }, con
     { cidr: "224.0.0.0/4", what: "multicast" },
     { cidr: "ff00::/8", what: "multicast" },
     ...controllers.flatMap((address) => hostOf(address).map((cidr) => ({ cidr, what: `the controller ${address}` }))),
-    ...nodes.flatMap((node) => endpoints(node.metadata.name).flatMap((endpoint) => hostOf(endpoint).map((cidr) => ({ cidr, what: `the WireGuard endpoint ${endpoint} of node ${node.metadata.name}` })))),
+    ...nodes.flatMap((node) =>
+      endpoints(node.metadata.name).flatMap((endpoint) =>
+        hostOf(endpoint).map((cidr) => ({ cidr, what: `the WireGuard endpoint ${endpoint} of node ${node.metadata.name}` })),
+      ),
+    ),
   ];
 }
 
@@ -44,10 +53,14 @@ export function guardIntent(intent: Resource, ranges: readonly Protected[]): Gua
   for (const [i, text] of destinations.entries()) {
     const cidr = parseCidr(text);
     const inside = parsed.find((range) => contains(range.parsed, cidr));
-    if (inside !== undefined) faults.push({ path: `${path}[${i}]`, message: `lies inside ${inside.what} (${inside.cidr}), which is never steered`, value: text });
+    if (inside !== undefined)
+      faults.push({ path: `${path}[${i}]`, message: `lies inside ${inside.what} (${inside.cidr}), which is never steered`, value: text });
     else warnings.push(...covered(text, cidr, parsed));
   }
-  return { faults, warnings: warnings.length > MAX_WARNINGS ? [...warnings.slice(0, MAX_WARNINGS), `and ${warnings.length - MAX_WARNINGS} more`] : warnings };
+  return {
+    faults,
+    warnings: warnings.length > MAX_WARNINGS ? [...warnings.slice(0, MAX_WARNINGS), `and ${warnings.length - MAX_WARNINGS} more`] : warnings,
+  };
 }
 
 function covered(text: string, cidr: ParsedCidr, ranges: readonly (Protected & { readonly parsed: ParsedCidr })[]): string[] {

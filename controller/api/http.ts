@@ -4,7 +4,7 @@
  */
 import { constants, type X509Certificate } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
-import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { createServer as createHttpServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import { connect, type Socket } from "node:net";
 import { dirname } from "node:path";
@@ -49,7 +49,7 @@ export function createListeners(options: HttpOptions): Listeners {
     bodyLimit: BODY_LIMIT,
     forceCloseConnections: true,
     serverFactory: (handler) => {
-      unix = createHttpServer(handler as RequestListener);
+      unix = createHttpServer(handler);
       https = createHttpsServer(
         {
           cert: options.cert,
@@ -62,7 +62,7 @@ export function createListeners(options: HttpOptions): Listeners {
           handshakeTimeout: HANDSHAKE_MS,
           ALPNProtocols: ["http/1.1"],
         },
-        handler as RequestListener,
+        handler,
       );
       return https;
     },
@@ -74,11 +74,20 @@ export function createListeners(options: HttpOptions): Listeners {
   });
   app.setErrorHandler((thrown, request, reply) => {
     const error = asFastifyError(thrown);
-    if (error.code === "Internal") options.log("a request failed", { method: request.method, path: request.url, reason: error.message, stack: error.stack, cause: String(error.cause) });
+    if (error.code === "Internal")
+      options.log("a request failed", {
+        method: request.method,
+        path: request.url,
+        reason: error.message,
+        stack: error.stack,
+        cause: String(error.cause),
+      });
     return reply.status(error.http).send(error.toJSON());
   });
   app.setNotFoundHandler((request, reply) => {
-    const error = new IsthmusError("NotFound", `${request.method} ${request.url.split("?")[0]} is not part of this API`, { remedy: "See /v1/openapi.json." });
+    const error = new IsthmusError("NotFound", `${request.method} ${request.url.split("?")[0]} is not part of this API`, {
+      remedy: "See /v1/openapi.json.",
+    });
     return reply.status(error.http).send(error.toJSON());
   });
   if (https === undefined || unix === undefined) throw new IsthmusError("Internal", "the listeners were not made");
@@ -127,7 +136,8 @@ export async function listenTcp(server: HttpsServer, host: string, port: number)
 export async function listenUnix(server: Server, path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   if (existsSync(path)) {
-    if (await answers(path)) throw new IsthmusError("AlreadyRunning", `another controller listens on ${path}`, { remedy: "Stop it, or give this one another --socket." });
+    if (await answers(path))
+      throw new IsthmusError("AlreadyRunning", `another controller listens on ${path}`, { remedy: "Stop it, or give this one another --socket." });
     rmSync(path);
   }
   const before = process.umask(0o177);
@@ -167,9 +177,21 @@ function listening(server: Server | HttpsServer, listen: () => void, where: stri
 }
 
 function listenError(thrown: NodeJS.ErrnoException, where: string): IsthmusError {
-  if (thrown.code === "EADDRINUSE") return new IsthmusError("PortTaken", `${where} is already in use`, { remedy: "Stop what listens there (`ss -ltnp`), or choose another address with --listen.", cause: thrown });
-  if (thrown.code === "EACCES" || thrown.code === "EPERM") return new IsthmusError("NotRoot", `listening on ${where} is not permitted`, { remedy: "Run as root, or choose a port above 1023 and a socket path of your own.", cause: thrown });
-  if (thrown.code === "EADDRNOTAVAIL") return new IsthmusError("Invalid", `${where} is no address of this machine`, { remedy: "Give one of its own addresses with --listen.", cause: thrown });
+  if (thrown.code === "EADDRINUSE")
+    return new IsthmusError("PortTaken", `${where} is already in use`, {
+      remedy: "Stop what listens there (`ss -ltnp`), or choose another address with --listen.",
+      cause: thrown,
+    });
+  if (thrown.code === "EACCES" || thrown.code === "EPERM")
+    return new IsthmusError("NotRoot", `listening on ${where} is not permitted`, {
+      remedy: "Run as root, or choose a port above 1023 and a socket path of your own.",
+      cause: thrown,
+    });
+  if (thrown.code === "EADDRNOTAVAIL")
+    return new IsthmusError("Invalid", `${where} is no address of this machine`, {
+      remedy: "Give one of its own addresses with --listen.",
+      cause: thrown,
+    });
   return new IsthmusError("Internal", `cannot listen on ${where}: ${thrown.message}`, { cause: thrown });
 }
 

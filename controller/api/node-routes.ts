@@ -27,7 +27,7 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
   async function change(name: string, who: string, action: string, edit: (spec: Node["spec"]) => Node["spec"]): Promise<Resource | undefined> {
     const key = resourceKey("MeshNode", name);
     const { revision, result } = await commit(store, mirror, (draft) => {
-      const before = draft.read<Node>(key);
+      const before = draft.read(key) as Node | undefined;
       if (before === undefined) throw new IsthmusError("NotFound", `there is no node ${name}`);
       const spec = edit(before.spec);
       if (JSON.stringify(spec) === JSON.stringify(before.spec)) return undefined;
@@ -37,7 +37,12 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
     });
     if (result !== undefined) {
       audit.record({ who, action, kind: "MeshNode", name, ...result, revision });
-      events.record(undefined, { type: "Normal", reason: action === "drain" ? "Draining" : "Uncordoned", message: `${name}: ${action} by ${who}`, about: `node/${name}` });
+      events.record(undefined, {
+        type: "Normal",
+        reason: action === "drain" ? "Draining" : "Uncordoned",
+        message: `${name}: ${action} by ${who}`,
+        about: `node/${name}`,
+      });
       await services.planner.settled(revision);
     }
     return present(services, "MeshNode", name);
@@ -46,25 +51,39 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
   app.post<NodeRoute>("/v1/nodes/:name/drain", async (request) => {
     const who = actorName(requireRole(request, "operator"));
     const { timeout } = parseBody(DrainBody, request.body);
-    return change(request.params.name, who, "drain", ({ drainTimeout: _, ...spec }) => ({ ...spec, cordoned: true, ...(timeout === undefined ? {} : { drainTimeout: timeout }) }));
+    return change(request.params.name, who, "drain", (spec) => ({
+      ...uncordoned(spec),
+      cordoned: true,
+      ...(timeout === undefined ? {} : { drainTimeout: timeout }),
+    }));
   });
 
   app.post<NodeRoute>("/v1/nodes/:name/uncordon", async (request) => {
     const who = actorName(requireRole(request, "operator"));
-    return change(request.params.name, who, "uncordon", ({ cordoned: _, drainTimeout: __, ...spec }) => spec);
+    return change(request.params.name, who, "uncordon", uncordoned);
   });
 
   app.post<NodeRoute>("/v1/nodes/:name/revoke", async (request) => {
     const who = actorName(requireRole(request, "admin"));
     const { name } = request.params;
     const { revision } = await commit(store, mirror, (draft) => {
-      const node = draft.read<Node>(resourceKey("MeshNode", name));
+      const node = draft.read(resourceKey("MeshNode", name)) as Node | undefined;
       if (node === undefined) throw new IsthmusError("NotFound", `there is no node ${name}`);
       draft.write(FOLDER.revoked + node.spec.tlsKey, { name, at: new Date(now()).toISOString() } satisfies Revocation);
     });
     audit.record({ who, action: "revoke", kind: "MeshNode", name, revision });
-    events.record(undefined, { type: "Warning", reason: "CertificateRevoked", message: `the certificate of ${name} was revoked by ${who}`, about: `node/${name}` });
-    agents.refuse(name as NodeName, new IsthmusError("CertificateRevoked", `the certificate of node ${name} was revoked`, { remedy: "Ask an admin; the node must be deleted and joined again." }));
+    events.record(undefined, {
+      type: "Warning",
+      reason: "CertificateRevoked",
+      message: `the certificate of ${name} was revoked by ${who}`,
+      about: `node/${name}`,
+    });
+    agents.refuse(
+      name as NodeName,
+      new IsthmusError("CertificateRevoked", `the certificate of node ${name} was revoked`, {
+        remedy: "Ask an admin; the node must be deleted and joined again.",
+      }),
+    );
     return present(services, "MeshNode", name);
   });
 
@@ -73,11 +92,22 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
     const { name } = request.params;
     if (mirror.get(resourceKey("MeshNode", name)) === undefined) throw new IsthmusError("NotFound", `there is no node ${name}`);
     const destination = IpAddress.safeParse(request.query.destination);
-    if (!destination.success) throw new IsthmusError("BadRequest", `destination ${JSON.stringify(request.query.destination ?? "")}: ${destination.error.issues[0]?.message ?? "must be an address"}`);
+    if (!destination.success)
+      throw new IsthmusError(
+        "BadRequest",
+        `destination ${JSON.stringify(request.query.destination ?? "")}: ${destination.error.issues[0]?.message ?? "must be an address"}`,
+      );
     const session = agents.session(name);
     if (session === undefined) {
-      throw new IsthmusError("Unreachable", `node ${name} is not connected, and only the node knows which way it sends`, { remedy: `Run \`isthmus status\` on ${name}: its own socket answers without a controller.` });
+      throw new IsthmusError("Unreachable", `node ${name} is not connected, and only the node knows which way it sends`, {
+        remedy: `Run \`isthmus status\` on ${name}: its own socket answers without a controller.`,
+      });
     }
     return session.ask("explain", { destination: destination.data }, ASK_MS);
   });
+}
+
+function uncordoned(spec: Node["spec"]): Node["spec"] {
+  const { cordoned: _cordoned, drainTimeout: _drainTimeout, ...rest } = spec;
+  return rest;
 }

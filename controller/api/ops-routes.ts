@@ -1,6 +1,7 @@
 /** Health, metrics, status, events, diff, backup, recovery, the API's own description. */
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
+import manifest from "../../package.json" with { type: "json" };
 import type { Kind } from "../../mesh/model/resources.ts";
 import { openApiDocument } from "../../mesh/model/openapi.ts";
 import { kindNamed } from "../../mesh/model/parse.ts";
@@ -12,12 +13,12 @@ import { requireRole } from "./http.ts";
 import { streamLines } from "./lines.ts";
 import { actorName, type Services } from "./services.ts";
 
-/** Of the API, as the document says it. */
-const VERSION = "0.1.0";
-
 const DiffBody = z.strictObject({
   documents: z.array(z.unknown()).max(10_000).default([]),
-  delete: z.array(z.strictObject({ kind: z.string(), name: z.string() })).max(1_000).default([]),
+  delete: z
+    .array(z.strictObject({ kind: z.string(), name: z.string() }))
+    .max(1_000)
+    .default([]),
 });
 
 interface EventsRoute {
@@ -37,13 +38,14 @@ export function opsRoutes(app: FastifyInstance, services: Services): void {
     requireRole(request, "viewer");
     return reply.type("text/plain; version=0.0.4").send(await services.metrics());
   });
-  app.get("/v1/openapi.json", () => Promise.resolve(openApiDocument(VERSION)));
+  app.get("/v1/openapi.json", () => Promise.resolve(openApiDocument(manifest.version)));
 
   app.get("/v1/status", async (request) => {
     requireRole(request, "viewer");
     const { recovering, ...position } = await store.state();
     return {
       controller: services.name,
+      version: manifest.version,
       position,
       recovering,
       ...(recovering ? { missing: recovery.missing(), surplus: Object.fromEntries(hub.surplus()) } : {}),
@@ -60,7 +62,8 @@ export function opsRoutes(app: FastifyInstance, services: Services): void {
     requireRole(request, "viewer");
     const { about, watch } = request.query;
     const since = request.query.since === undefined ? undefined : Number(request.query.since);
-    if (since !== undefined && !Number.isFinite(since)) throw new IsthmusError("BadRequest", `since=${request.query.since}: must be milliseconds since 1970`);
+    if (since !== undefined && !Number.isFinite(since))
+      throw new IsthmusError("BadRequest", `since=${request.query.since}: must be milliseconds since 1970`);
     if (watch === undefined || watch === "0") return reply.send({ items: events.list({ about, since }) });
     reply.hijack();
     streamLines(reply.raw, (write) => {
@@ -98,4 +101,3 @@ export function opsRoutes(app: FastifyInstance, services: Services): void {
     return { recovering, position, missing };
   });
 }
-

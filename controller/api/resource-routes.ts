@@ -1,5 +1,6 @@
 /** Objects: list, get, watch, apply, delete, labels. */
 import type { ServerResponse } from "node:http";
+import { isDeepStrictEqual } from "node:util";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
@@ -70,7 +71,7 @@ export function resourceRoutes(app: FastifyInstance, services: Services): void {
     const patch = parseBody(LabelPatch, request.body);
     found(services, kind, name);
     const { revision, result } = await commit(store, mirror, (draft) => {
-      const before = draft.read<Resource>(resourceKey(kind, name));
+      const before = draft.read(resourceKey(kind, name)) as Resource | undefined;
       if (before === undefined) throw new IsthmusError("NotFound", `there is no ${kind} ${name}`);
       const after = patched(before, patch);
       draft.write(resourceKey(kind, name), after);
@@ -86,7 +87,10 @@ export function resourceRoutes(app: FastifyInstance, services: Services): void {
 export function kindOf(plural: string): Kind {
   const kind = (Object.keys(KINDS) as Kind[]).find((key) => KINDS[key].plural === plural);
   if (kind !== undefined) return kind;
-  const near = nearest(plural, Object.values(KINDS).map((row) => row.plural));
+  const near = nearest(
+    plural,
+    Object.values(KINDS).map((row) => row.plural),
+  );
   throw new IsthmusError("UnknownKind", `there is no kind ${JSON.stringify(plural)}`, near === undefined ? {} : { remedy: `Did you mean ${near}?` });
 }
 
@@ -110,14 +114,15 @@ function patched(before: Resource, { set, remove: gone, overwrite }: LabelPatch)
   const labels = (isNode ? (before as Resource<"MeshNode">).spec.labels : before.metadata.labels) ?? {};
   const clash = Object.entries(set).find(([key, value]) => labels[key] !== undefined && labels[key] !== value);
   if (clash !== undefined && !overwrite) {
-    throw new IsthmusError("Conflict", `${before.kind} ${before.metadata.name} has label ${clash[0]}=${labels[clash[0]]} already`, { remedy: "Use --overwrite to change it." });
+    throw new IsthmusError("Conflict", `${before.kind} ${before.metadata.name} has label ${clash[0]}=${labels[clash[0]]} already`, {
+      remedy: "Use --overwrite to change it.",
+    });
   }
   const next = Object.fromEntries(Object.entries({ ...labels, ...set }).filter(([key]) => !gone.includes(key)));
   if (!isNode) return { ...before, metadata: { ...before.metadata, labels: next } };
-  const changed = JSON.stringify(Object.entries(next).sort()) !== JSON.stringify(Object.entries(labels).sort());
-  if (!changed) return before;
+  if (isDeepStrictEqual(next, labels)) return before;
   const node = before as Resource<"MeshNode">;
-  return { ...node, metadata: { ...node.metadata, generation: (node.metadata.generation ?? 1) + 1 }, spec: { ...node.spec, labels: next } } as Resource;
+  return { ...node, metadata: { ...node.metadata, generation: (node.metadata.generation ?? 1) + 1 }, spec: { ...node.spec, labels: next } };
 }
 
 function watch(services: Services, kind: Kind, selector: readonly Requirement[], since: string | undefined, raw: ServerResponse): void {
@@ -144,7 +149,8 @@ function watch(services: Services, kind: Kind, selector: readonly Requirement[],
     const from = since === undefined ? -1 : Number(since);
     for (const name of all()) {
       const object = present(services, kind, name);
-      if (object !== undefined && Number(object.metadata.resourceVersion) <= from && selects(selector, labelsOf(services, object))) shown.set(name, JSON.stringify(object));
+      if (object !== undefined && Number(object.metadata.resourceVersion) <= from && selects(selector, labelsOf(services, object)))
+        shown.set(name, JSON.stringify(object));
       else emit(write, name);
     }
     const unsubscribe = mirror.subscribe((changes) => {

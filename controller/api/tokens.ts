@@ -38,13 +38,22 @@ export function tokenRoutes(app: FastifyInstance, services: Services): void {
       if (services.recovery.active) throw recovering();
       const name = body.name ?? freeName(spec.site, (candidate) => draft.read(resourceKey("JoinToken", candidate)) !== undefined);
       if (draft.read(resourceKey("Site", spec.site)) === undefined) {
-        throw new IsthmusError("NotFound", `there is no site ${spec.site}`, { remedy: `Make it first: isthmus create site ${spec.site} --kind onprem|cloud` });
+        throw new IsthmusError("NotFound", `there is no site ${spec.site}`, {
+          remedy: `Make it first: isthmus create site ${spec.site} --kind onprem|cloud`,
+        });
       }
-      if (draft.read(resourceKey("JoinToken", name)) !== undefined) throw new IsthmusError("AlreadyExists", `there is a token ${name} already`, { remedy: "Choose another name, or leave it out." });
+      if (draft.read(resourceKey("JoinToken", name)) !== undefined)
+        throw new IsthmusError("AlreadyExists", `there is a token ${name} already`, { remedy: "Choose another name, or leave it out." });
       const made: Token = {
         apiVersion: API_VERSION,
         kind: "JoinToken",
-        metadata: { name: name as Token["metadata"]["name"], uid: newUid(), generation: 1, creationTimestamp: new Date(now()).toISOString(), origin: "api" },
+        metadata: {
+          name: name as Token["metadata"]["name"],
+          uid: newUid(),
+          generation: 1,
+          creationTimestamp: new Date(now()).toISOString(),
+          origin: "api",
+        },
         spec,
         status: { used: 0, epoch },
       };
@@ -61,7 +70,7 @@ export function tokenRoutes(app: FastifyInstance, services: Services): void {
     const who = requireRole(request, "operator");
     const key = resourceKey("JoinToken", request.params.name);
     const { revision, result } = await commit(store, mirror, (draft) => {
-      const before = draft.read<Token>(key);
+      const before = draft.read(key) as Token | undefined;
       if (before?.status === undefined) throw new IsthmusError("NotFound", `there is no token ${request.params.name}`);
       const after: Token = { ...before, status: { ...before.status, revoked: true } };
       draft.write(key, after);
@@ -77,7 +86,7 @@ export function tokenRoutes(app: FastifyInstance, services: Services): void {
     const { publicKey, keyHash } = await readRequest(csr);
     const record: AdminRecord = { role, keyHash, created: new Date(now()).toISOString() };
     const { revision } = await commit(store, mirror, (draft) => {
-      const before = draft.read<AdminRecord>(FOLDER.admins + name);
+      const before = draft.read(FOLDER.admins + name) as AdminRecord | undefined;
       if (before !== undefined && before.revoked !== true && before.keyHash !== keyHash) {
         throw new IsthmusError("AlreadyExists", `there is an admin ${name} already`, { remedy: "Choose another name, or revoke that one first." });
       }
@@ -91,7 +100,7 @@ export function tokenRoutes(app: FastifyInstance, services: Services): void {
     const who = requireRole(request, "admin");
     const { name } = request.params;
     const { revision } = await commit(store, mirror, (draft) => {
-      const before = draft.read<AdminRecord>(FOLDER.admins + name);
+      const before = draft.read(FOLDER.admins + name) as AdminRecord | undefined;
       if (before === undefined) throw new IsthmusError("NotFound", `there is no admin ${name}`);
       draft.write(FOLDER.admins + name, { ...before, revoked: true } satisfies AdminRecord);
       draft.write(FOLDER.revoked + before.keyHash, { name, at: new Date(now()).toISOString() } satisfies Revocation);

@@ -41,17 +41,23 @@ type Network = Resource<"MeshNetwork">;
 /** @throws {IsthmusError} every reason to refuse; the draft is then as it was */
 export function decideJoin(draft: Draft, input: JoinInput, settings: JoinSettings): Joined {
   const { request, keyHash } = input;
-  if (request.network !== undefined && request.network !== NETWORK) throw new IsthmusError("NotFound", `this controller has no network ${request.network}`);
-  const known = draft.read<Resource<"MeshNode">>(resourceKey("MeshNode", request.name));
+  if (request.network !== undefined && request.network !== NETWORK)
+    throw new IsthmusError("NotFound", `this controller has no network ${request.network}`);
+  const known = draft.read(resourceKey("MeshNode", request.name)) as Resource<"MeshNode"> | undefined;
   if (known !== undefined && known.spec.tlsKey === keyHash) return renew(draft, known, input);
   if (settings.recovering) throw recovering();
   if (request.token === undefined) throw unknownKey(draft, input);
   const token = redeem(draft, request, settings);
   if (known !== undefined) throw nameTaken(request.name);
-  const elsewhere = draft.read<Holder>(FOLDER.tlsKeys + keyHash) ?? draft.read<Holder>(wgKeyKey(request.publicKey));
+  const elsewhere = (draft.read(FOLDER.tlsKeys + keyHash) as Holder | undefined) ?? (draft.read(wgKeyKey(request.publicKey)) as Holder | undefined);
   if (elsewhere !== undefined) throw keyTaken(elsewhere.node);
   const node = makeNode(draft, input, settings, token);
-  const member: Member = { machineId: request.machineId, bootId: request.bootId, token: token.metadata.name, joined: new Date(settings.now).toISOString() };
+  const member: Member = {
+    machineId: request.machineId,
+    bootId: request.bootId,
+    token: token.metadata.name,
+    joined: new Date(settings.now).toISOString(),
+  };
   const holder: Holder = { node: request.name };
   const used = (token.status?.used ?? 0) + 1;
   draft.write(resourceKey("JoinToken", token.metadata.name), { ...token, status: { ...token.status, used } });
@@ -68,10 +74,10 @@ export function decideJoin(draft: Draft, input: JoinInput, settings: JoinSetting
 /** A key on record: a retry, a renewal of the certificate, or a new WireGuard key. Needs no token. */
 function renew(draft: Draft, known: Resource<"MeshNode">, { request, keyHash }: JoinInput): Joined {
   if (draft.read(FOLDER.revoked + keyHash) !== undefined) throw revoked(request.name);
-  const member = draft.read<Member>(FOLDER.members + request.name);
+  const member = draft.read(FOLDER.members + request.name) as Member | undefined;
   if (member !== undefined && member.machineId !== request.machineId) throw cloned(request.name);
   if (known.spec.publicKey === request.publicKey) return { node: known, action: "renewed" };
-  const holder = draft.read<Holder>(wgKeyKey(request.publicKey));
+  const holder = draft.read(wgKeyKey(request.publicKey)) as Holder | undefined;
   if (holder !== undefined && holder.node !== request.name) throw keyTaken(holder.node);
   const node = {
     ...known,
@@ -85,8 +91,8 @@ function renew(draft: Draft, known: Resource<"MeshNode">, { request, keyHash }: 
 }
 
 function redeem(draft: Draft, request: JoinRequest, { now, epoch }: JoinSettings): Token {
-  const record = draft.read<SecretRecord>(FOLDER.secrets + secretHash(request.token ?? ""));
-  const token = record === undefined ? undefined : draft.read<Token>(resourceKey("JoinToken", record.token));
+  const record = draft.read(FOLDER.secrets + secretHash(request.token ?? "")) as SecretRecord | undefined;
+  const token = record === undefined ? undefined : (draft.read(resourceKey("JoinToken", record.token)) as Token | undefined);
   if (token === undefined) throw refuse("TokenUnknown", "this controller does not know the token");
   const { name } = token.metadata;
   const { status, spec } = token;
@@ -95,19 +101,23 @@ function redeem(draft: Draft, request: JoinRequest, { now, epoch }: JoinSettings
   if (Date.parse(spec.expires) <= now) throw refuse("TokenExpired", `token ${name} expired at ${spec.expires}`);
   if (status.used >= spec.uses) throw refuse("TokenSpent", `token ${name} was already used ${status.used} of ${spec.uses} times`);
   if (spec.namePattern !== undefined && !matchesPattern(request.name, spec.namePattern)) {
-    throw new IsthmusError("NamePattern", `token ${name} is for nodes named ${spec.namePattern}, not ${request.name}`, { remedy: "Join with --name, or use another token." });
+    throw new IsthmusError("NamePattern", `token ${name} is for nodes named ${spec.namePattern}, not ${request.name}`, {
+      remedy: "Join with --name, or use another token.",
+    });
   }
   return token;
 }
 
 function makeNode(draft: Draft, { request, keyHash }: JoinInput, settings: JoinSettings, token: Token): Resource<"MeshNode"> {
-  const network = draft.read<Network>(resourceKey("MeshNetwork", NETWORK));
+  const network = draft.read(resourceKey("MeshNetwork", NETWORK)) as Network | undefined;
   if (network === undefined) throw new IsthmusError("Internal", "the store holds no network");
-  const pool = draft.read<AllocationState>(POOL_KEY) ?? NO_ALLOCATIONS;
+  const pool = (draft.read(POOL_KEY) as AllocationState | undefined) ?? NO_ALLOCATIONS;
   const given = allocate(pool, settings.now, maxIndex(rangesOf(network)));
   if (!given.ok) {
     const when = given.retryAt === undefined ? "" : `; the next freed one may be given at ${new Date(given.retryAt).toISOString()}`;
-    throw new IsthmusError("PoolExhausted", `no overlay address is left in ${network.spec.overlay.v4}${when}`, { remedy: "Delete nodes that are gone, or make a network with larger ranges." });
+    throw new IsthmusError("PoolExhausted", `no overlay address is left in ${network.spec.overlay.v4}${when}`, {
+      remedy: "Delete nodes that are gone, or make a network with larger ranges.",
+    });
   }
   if (draft.read(`${FOLDER.indexes}${given.index}`) !== undefined) throw new IsthmusError("Internal", `index ${given.index} has an owner already`);
   draft.write(POOL_KEY, given.state);
@@ -135,7 +145,7 @@ function makeNode(draft: Draft, { request, keyHash }: JoinInput, settings: JoinS
 
 /** Takes a node out, for good: its keys are refused from now on, its index rests (I6). */
 export function removeNode(draft: Draft, name: NodeName, now: number): Resource<"MeshNode"> {
-  const node = draft.read<Resource<"MeshNode">>(resourceKey("MeshNode", name));
+  const node = draft.read(resourceKey("MeshNode", name)) as Resource<"MeshNode"> | undefined;
   if (node === undefined) throw new IsthmusError("NotFound", `there is no node ${name}`);
   const tombstone: Tombstone = { node: name, at: new Date(now).toISOString() };
   draft.remove(resourceKey("MeshNode", name));
@@ -145,7 +155,7 @@ export function removeNode(draft: Draft, name: NodeName, now: number): Resource<
   draft.remove(FOLDER.tlsKeys + node.spec.tlsKey);
   draft.remove(`${FOLDER.indexes}${node.spec.index}`);
   draft.write(FOLDER.removed + node.spec.tlsKey, tombstone);
-  draft.write(POOL_KEY, free(draft.read<AllocationState>(POOL_KEY) ?? NO_ALLOCATIONS, node.spec.index, now));
+  draft.write(POOL_KEY, free((draft.read(POOL_KEY) as AllocationState | undefined) ?? NO_ALLOCATIONS, node.spec.index, now));
   return node;
 }
 
@@ -199,7 +209,9 @@ function nameTaken(name: string): IsthmusError {
 }
 
 function keyTaken(node: string): IsthmusError {
-  return new IsthmusError("CloneDetected", `the keys belong to node ${node} already`, { remedy: "Run `isthmus cleanup` on this machine, then join: it makes new keys." });
+  return new IsthmusError("CloneDetected", `the keys belong to node ${node} already`, {
+    remedy: "Run `isthmus cleanup` on this machine, then join: it makes new keys.",
+  });
 }
 
 function cloned(name: string): IsthmusError {
@@ -209,7 +221,9 @@ function cloned(name: string): IsthmusError {
 }
 
 function revoked(name: string): IsthmusError {
-  return new IsthmusError("CertificateRevoked", `the certificate of ${name} was revoked`, { remedy: `Delete node ${name} and join it again with a token.` });
+  return new IsthmusError("CertificateRevoked", `the certificate of ${name} was revoked`, {
+    remedy: `Delete node ${name} and join it again with a token.`,
+  });
 }
 
 export function recovering(): IsthmusError {

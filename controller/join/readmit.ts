@@ -24,7 +24,13 @@ export type Membership = z.infer<typeof Membership>;
 /** What a node's certificate says of it. */
 export function membershipFor(node: Resource<"MeshNode">): Membership {
   const { index, publicKey, site, labels, advertise } = node.spec;
-  return { i: index, k: publicKey, s: site, ...(labels === undefined ? {} : { l: labels }), ...(advertise === undefined ? {} : { a: advertise.slice(0, 16) }) };
+  return {
+    i: index,
+    k: publicKey,
+    s: site,
+    ...(labels === undefined ? {} : { l: labels }),
+    ...(advertise === undefined ? {} : { a: advertise.slice(0, 16) }),
+  };
 }
 
 export interface ReadmitInput {
@@ -53,12 +59,25 @@ export function readmit(draft: Draft, input: ReadmitInput): Resource<"MeshNode">
   const node: Resource<"MeshNode"> = {
     apiVersion: API_VERSION,
     kind: "MeshNode",
-    metadata: { name: name.data as unknown as Resource["metadata"]["name"], uid: input.newUid(), generation: 1, creationTimestamp: created, origin: "api" },
-    spec: { site, index, publicKey, tlsKey: input.keyHash, ...(labels === undefined ? {} : { labels }), ...(advertise === undefined ? {} : { advertise }) },
+    metadata: {
+      name: name.data as unknown as Resource["metadata"]["name"],
+      uid: input.newUid(),
+      generation: 1,
+      creationTimestamp: created,
+      origin: "api",
+    },
+    spec: {
+      site,
+      index,
+      publicKey,
+      tlsKey: input.keyHash,
+      ...(labels === undefined ? {} : { labels }),
+      ...(advertise === undefined ? {} : { advertise }),
+    },
   };
   const holder: Holder = { node: name.data };
   const member: Member = { machineId: input.machineId, bootId: input.bootId, joined: created };
-  const pool = draft.read<AllocationState>(POOL_KEY) ?? NO_ALLOCATIONS;
+  const pool = (draft.read(POOL_KEY) as AllocationState | undefined) ?? NO_ALLOCATIONS;
   draft.write(resourceKey("MeshNode", name.data), node);
   draft.write(FOLDER.members + name.data, member);
   draft.write(FOLDER.tlsKeys + input.keyHash, holder);
@@ -69,5 +88,7 @@ export function readmit(draft: Draft, input: ReadmitInput): Resource<"MeshNode">
 }
 
 function refused(name: string, why: string): IsthmusError {
-  return new IsthmusError("Unauthenticated", `node ${name} is not on record and cannot be taken back: ${why}`, { remedy: "Join again with a token." });
+  return new IsthmusError("Unauthenticated", `node ${name} is not on record and cannot be taken back: ${why}`, {
+    remedy: "Join again with a token.",
+  });
 }

@@ -48,7 +48,9 @@ export function createJoinService({ store, mirror, authority, now, newUid }: Joi
       try {
         const { epoch, recovering } = await store.state();
         const settings = { now: now(), epoch, recovering, newUid };
-        const { revision, result } = await commit(store, mirror, (draft) => batch.map(({ input }) => attempt(() => decideJoin(draft, input, settings))));
+        const { revision, result } = await commit(store, mirror, (draft) =>
+          batch.map(({ input }) => attempt(() => decideJoin(draft, input, settings))),
+        );
         for (const [i, outcome] of result.entries()) {
           if (outcome instanceof IsthmusError) batch[i]?.failed(outcome);
           else batch[i]?.done({ joined: outcome, revision });

@@ -11,7 +11,18 @@ import { join } from "node:path";
 import type { PublicKey } from "@peculiar/x509";
 import { IsthmusError } from "../../mesh/errors.ts";
 import { privateFolder, requireMode, writePrivate } from "../files.ts";
-import { exportKey, importKey, makeIntermediate, makeLeaf, makeRoot, newKeys, parseCertificate, spkiHash, type Identity, type KeyedCertificate } from "./certificates.ts";
+import {
+  exportKey,
+  importKey,
+  makeIntermediate,
+  makeLeaf,
+  makeRoot,
+  newKeys,
+  parseCertificate,
+  spkiHash,
+  type Identity,
+  type KeyedCertificate,
+} from "./certificates.ts";
 
 const DAY = 86_400_000;
 const SERVER_DAYS = 90;
@@ -62,7 +73,13 @@ export async function openAuthority(options: AuthorityOptions): Promise<Authorit
   const chain = issuer.certificate.toString("pem");
   const makeServer = async (): Promise<ServerCredentials> => {
     const keys = await newKeys();
-    const leaf = await makeLeaf(issuer, { identity: { role: "controller", name }, publicKey: keys.publicKey, days: SERVER_DAYS, now: now(), hosts: options.hosts });
+    const leaf = await makeLeaf(issuer, {
+      identity: { role: "controller", name },
+      publicKey: keys.publicKey,
+      days: SERVER_DAYS,
+      now: now(),
+      hosts: options.hosts,
+    });
     return { cert: [leaf.toString("pem"), chain, rootPem].join("\n"), key: await exportKey(keys.privateKey), expires: leaf.notAfter.getTime() };
   };
   let server = await makeServer();
@@ -87,7 +104,8 @@ export async function openAuthority(options: AuthorityOptions): Promise<Authorit
 async function ensureRoot(folder: string, now: number): Promise<KeyedCertificate["certificate"]> {
   const file = join(folder, "root.crt");
   if (!existsSync(file)) {
-    if (existsSync(join(folder, "intermediate.crt"))) throw new IsthmusError("NotFound", `${file} is missing`, { remedy: "Put the root certificate back; its key may stay away." });
+    if (existsSync(join(folder, "intermediate.crt")))
+      throw new IsthmusError("NotFound", `${file} is missing`, { remedy: "Put the root certificate back; its key may stay away." });
     const root = await makeRoot("isthmus root", now);
     writePrivate(join(folder, "root.key"), await exportKey(root.key));
     writePrivate(file, root.certificate.toString("pem"));
@@ -96,7 +114,11 @@ async function ensureRoot(folder: string, now: number): Promise<KeyedCertificate
 }
 
 async function ensureIntermediate(folder: string, name: string, now: number): Promise<KeyedCertificate> {
-  const [certFile, keyFile, rootKeyFile] = ["intermediate.crt", "intermediate.key", "root.key"].map((file) => join(folder, file)) as [string, string, string];
+  const [certFile, keyFile, rootKeyFile] = ["intermediate.crt", "intermediate.key", "root.key"].map((file) => join(folder, file)) as [
+    string,
+    string,
+    string,
+  ];
   for (const file of [keyFile, rootKeyFile]) if (existsSync(file)) requireMode(file, 0o600);
   if (existsSync(certFile) && existsSync(keyFile)) {
     const certificate = parseCertificate(readFileSync(certFile, "utf8"));
@@ -108,7 +130,10 @@ async function ensureIntermediate(folder: string, name: string, now: number): Pr
       remedy: "Put the root key there for one start; it can be taken away again afterwards.",
     });
   }
-  const root = { certificate: parseCertificate(readFileSync(join(folder, "root.crt"), "utf8")), key: await importKey(readFileSync(rootKeyFile, "utf8")) };
+  const root = {
+    certificate: parseCertificate(readFileSync(join(folder, "root.crt"), "utf8")),
+    key: await importKey(readFileSync(rootKeyFile, "utf8")),
+  };
   if (existsSync(certFile)) {
     const old = readFileSync(certFile, "utf8");
     writePrivate(join(folder, "issuers", `${parseCertificate(old).serialNumber}.crt`), old);

@@ -84,7 +84,8 @@ export async function makeLeaf(issuer: KeyedCertificate, request: LeafRequest): 
     { type: "url", value: `isthmus://${identity.role}/${identity.name}` },
     ...hosts.map((host) => ({ type: isIP(host) ? ("ip" as const) : ("dns" as const), value: host })),
   ];
-  const usages = identity.role === "controller" ? [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth] : [x509.ExtendedKeyUsage.clientAuth];
+  const usages =
+    identity.role === "controller" ? [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth] : [x509.ExtendedKeyUsage.clientAuth];
   const extensions: x509.Extension[] = [
     new x509.BasicConstraintsExtension(false, undefined, true),
     keyUsage(x509.KeyUsageFlags.digitalSignature),

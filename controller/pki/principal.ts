@@ -45,8 +45,18 @@ export function principalOf(socket: TLSSocket, mirror: Mirror, issuers: readonly
     const tombstone = mirror.get(FOLDER.removed + keyHash);
     if (tombstone !== undefined) return { kind: "removed", name: identity.name as NodeName };
   }
-  if (mirror.get(FOLDER.revoked + keyHash) !== undefined) return nobody("CertificateRevoked", `the certificate of ${identity.role} ${identity.name} was revoked`, "Ask an admin for a new certificate, or join again with a token.");
-  if (known.validTo <= now) return nobody("CertificateExpired", `the certificate of ${identity.role} ${identity.name} expired at ${new Date(known.validTo).toISOString()}`, "Renew it: a node does so with its key on record.");
+  if (mirror.get(FOLDER.revoked + keyHash) !== undefined)
+    return nobody(
+      "CertificateRevoked",
+      `the certificate of ${identity.role} ${identity.name} was revoked`,
+      "Ask an admin for a new certificate, or join again with a token.",
+    );
+  if (known.validTo <= now)
+    return nobody(
+      "CertificateExpired",
+      `the certificate of ${identity.role} ${identity.name} expired at ${new Date(known.validTo).toISOString()}`,
+      "Renew it: a node does so with its key on record.",
+    );
   switch (identity.role) {
     case "node":
       return nodePrincipal(identity.name as NodeName, known, mirror);
@@ -79,7 +89,8 @@ function prove(socket: TLSSocket, issuers: readonly X509Certificate[]): Proven |
   if (leaf === undefined) return new IsthmusError("Unauthenticated", "no client certificate was presented");
   // An expired certificate still proves whose key it is, which is what a removal needs; OpenSSL says one reason only, so the
   // signature is looked at again.
-  const dates = ONLY_DATES.has(String(socket.authorizationError)) && issuers.some((issuer) => leaf.checkIssued(issuer) && leaf.verify(issuer.publicKey));
+  const dates =
+    ONLY_DATES.has(String(socket.authorizationError)) && issuers.some((issuer) => leaf.checkIssued(issuer) && leaf.verify(issuer.publicKey));
   if (!socket.authorized && !dates) return new IsthmusError("Unauthenticated", "the client certificate was not issued by this network's authority");
   const identity = identityOf(leaf.subjectAltName);
   if (identity === undefined) return new IsthmusError("Unauthenticated", "the client certificate names no role of ours");

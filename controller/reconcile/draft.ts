@@ -5,7 +5,7 @@ import type { Mirror } from "./mirror.ts";
 
 export interface Draft {
   /** The value under a key, as this draft would leave it. */
-  read<T>(key: string): T | undefined;
+  read(key: string): unknown;
   write(key: string, value: unknown): void;
   remove(key: string): void;
   /** Revision at which a key was last written; 0 when absent. Written by this draft: undefined. */
@@ -49,7 +49,7 @@ function newDraft(mirror: Mirror): { draft: Draft; transaction: () => Transactio
   };
   return {
     draft: {
-      read: <T>(key: string) => (writes.has(key) ? writes.get(key) : look(key)) as T | undefined,
+      read: (key) => (writes.has(key) ? writes.get(key) : look(key)),
       write: (key, value) => void writes.set(key, value),
       remove: (key) => void writes.set(key, undefined),
       revisionOf: (key) => {

@@ -79,6 +79,12 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
   };
 }
 
-function keyOf({ node, type, reason, message, about }: Pick<EventRecord, "type" | "reason" | "message" | "about"> & { readonly node?: string | undefined }): string {
+function keyOf({
+  node,
+  type,
+  reason,
+  message,
+  about,
+}: Pick<EventRecord, "type" | "reason" | "message" | "about"> & { readonly node?: string | undefined }): string {
   return JSON.stringify([node ?? "", about, type, reason, message]);
 }

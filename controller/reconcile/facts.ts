@@ -3,7 +3,6 @@
  * revision, only when they change, and many together (DESIGN §5).
  */
 import { isDeepStrictEqual } from "node:util";
-import type { Resource } from "../../mesh/model/resources.ts";
 import type { IpAddress, NodeName } from "../../mesh/model/scalars.ts";
 import type { AgentReport, NodeFacts } from "../../mesh/model/wire.ts";
 import { FOLDER, resourceKey } from "./keys.ts";
@@ -54,7 +53,7 @@ export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeep
       await commit(store, mirror, (draft) => {
         for (const [node, facts] of batch) {
           // A node that was deleted meanwhile leaves nothing behind.
-          if (draft.read<Resource<"MeshNode">>(resourceKey("MeshNode", node)) !== undefined) draft.write(FOLDER.facts + node, facts);
+          if (draft.read(resourceKey("MeshNode", node)) !== undefined) draft.write(FOLDER.facts + node, facts);
         }
       });
     } catch (thrown) {
@@ -65,8 +64,7 @@ export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeep
   }
 
   return {
-    seen: (node, address) =>
-      change(node, ({ seen: _, ...facts }) => (address === undefined ? { ...facts, ...(_ === undefined ? {} : { seen: _ }) } : { ...facts, seen: address })),
+    seen: (node, address) => change(node, (facts) => (address === undefined ? facts : { ...facts, seen: address })),
     report: (node, report) => {
       const { endpoints, manualEndpoints, advertise, links } = report;
       if (endpoints === undefined && manualEndpoints === undefined && advertise === undefined && links === undefined) return;

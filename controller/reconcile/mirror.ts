@@ -42,7 +42,10 @@ export async function openMirror(store: Store, onFailure: (error: unknown) => vo
     const listing = await store.list("");
     const kept = new Set(listing.items.map((item) => item.key));
     const gone = [...folders.values()].flatMap((items) => [...items.values()]).filter((old) => !kept.has(old.key));
-    const changes: Change[] = [...listing.items.map(({ key, value, revision }) => ({ key, value, revision })), ...gone.map(({ key }) => ({ key, revision: listing.revision }))];
+    const changes: Change[] = [
+      ...listing.items.map(({ key, value, revision }) => ({ key, value, revision })),
+      ...gone.map(({ key }) => ({ key, revision: listing.revision })),
+    ];
     for (const change of changes) take(change);
     reached(listing.revision);
     for (const listener of listeners) listener(changes, listing.revision);

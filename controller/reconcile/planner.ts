@@ -47,7 +47,8 @@ export function compileInput(mirror: Mirror, replaced: ReadonlyMap<string, Resou
     }
     return [...found.values()];
   };
-  const network = (replaced.get(resourceKey("MeshNetwork", NETWORK)) ?? mirror.get(resourceKey("MeshNetwork", NETWORK))?.value) as Resource<"MeshNetwork">;
+  const network = (replaced.get(resourceKey("MeshNetwork", NETWORK)) ??
+    mirror.get(resourceKey("MeshNetwork", NETWORK))?.value) as Resource<"MeshNetwork">;
   return {
     network,
     sites: all("Site"),

@@ -56,7 +56,7 @@ export function isAhead(seen: Position, ours: Position): boolean {
 const GAP = 256;
 
 function leaveGap(draft: Draft): void {
-  const pool = draft.read<AllocationState>(POOL_KEY) ?? NO_ALLOCATIONS;
+  const pool = (draft.read(POOL_KEY) as AllocationState | undefined) ?? NO_ALLOCATIONS;
   draft.write(POOL_KEY, { ...pool, next: pool.next + GAP } satisfies AllocationState);
 }
 
@@ -100,7 +100,12 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       }),
     );
     lastNews = now();
-    events.record(undefined, { type: "Normal", reason: "NodeReadmitted", message: `${principal.name} is back on record, by its certificate (revision ${revision})`, about: `node/${principal.name}` });
+    events.record(undefined, {
+      type: "Normal",
+      reason: "NodeReadmitted",
+      message: `${principal.name} is back on record, by its certificate (revision ${revision})`,
+      about: `node/${principal.name}`,
+    });
   }
 
   function missing(): string[] {
@@ -143,7 +148,8 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       if (!active) return;
       options.probe();
       // A node that holds more than we know proves that something is still lost: then only a person may say that it is gone.
-      if (now() - lastNews > quietMs && missing().length === 0 && options.surplus().size === 0) await end("all nodes have reported, and none holds more than the store");
+      if (now() - lastNews > quietMs && missing().length === 0 && options.surplus().size === 0)
+        await end("all nodes have reported, and none holds more than the store");
     },
   };
 }

@@ -46,9 +46,18 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
     const conditions: Plain[] = [
       contact?.connected === true
         ? { type: "Ready", status: "True", reason: "Connected" }
-        : { type: "Ready", status: contact === undefined ? "Unknown" : "False", reason: contact === undefined ? "NeverSeen" : "Disconnected", message: "the agent is not connected; its data plane goes on by the last plan" },
-      ...(node.spec.cordoned === true ? [{ type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const] : []),
-      ...(lost.length > 0 ? [{ type: "NoPathTo", status: "True", reason: "NoHandshake", message: `no handshake with ${lost.join(", ")}` } as const] : []),
+        : {
+            type: "Ready",
+            status: contact === undefined ? "Unknown" : "False",
+            reason: contact === undefined ? "NeverSeen" : "Disconnected",
+            message: "the agent is not connected; its data plane goes on by the last plan",
+          },
+      ...(node.spec.cordoned === true
+        ? [{ type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const]
+        : []),
+      ...(lost.length > 0
+        ? [{ type: "NoPathTo", status: "True", reason: "NoHandshake", message: `no handshake with ${lost.join(", ")}` } as const]
+        : []),
       ...(compiled?.conditions ?? []).map(plain),
       ...(report?.conditions ?? []).map(({ message, ...condition }) => ({ ...condition, ...(message === undefined ? {} : { message }) })),
     ];
@@ -78,7 +87,13 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
       const result = compiled.id === undefined ? undefined : reports.get(node)?.results.get(compiled.id);
       if (result === undefined) continue;
       if (result.ok) ready++;
-      else failing.push({ node, reason: result.reason, ...(result.message === undefined ? {} : { message: result.message }), ...(result.nextHop === undefined ? {} : { nextHop: result.nextHop }) });
+      else
+        failing.push({
+          node,
+          reason: result.reason,
+          ...(result.message === undefined ? {} : { message: result.message }),
+          ...(result.nextHop === undefined ? {} : { nextHop: result.nextHop }),
+        });
       for (const hop of (result.nextHop ?? "").split(/[\s,]+/)) if (gateways.has(hop)) active.set(hop, (active.get(hop) ?? 0) + 1);
     }
     const total = compiled.nodes.length;
@@ -86,21 +101,42 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
     const conditions: Plain[] = [
       readiness(compiled.id, total, ready, failing),
       ...compiled.conditions.map(plain),
-      ...(conflict === undefined ? [] : [{ type: "Conflict", status: "True", reason: "DestinationTaken", message: `on ${conflict.node}: ${conflict.message ?? "another object holds a destination"}` } as const]),
+      ...(conflict === undefined
+        ? []
+        : [
+            {
+              type: "Conflict",
+              status: "True",
+              reason: "DestinationTaken",
+              message: `on ${conflict.node}: ${conflict.message ?? "another object holds a destination"}`,
+            } as const,
+          ]),
     ];
     return {
       ...(generation === undefined ? {} : { observedGeneration: generation }),
       conditions: dated(intentKey(intent.kind, name), firstOfType(conditions), generation).slice(0, 16),
       nodes: { total, ready, failing: failing.length },
       ...(failing.length === 0 ? {} : { failing: failing.slice(0, MAX_FAILING_NODES) }),
-      ...(active.size === 0 ? {} : { active: [...active].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([gateway]) => gateway).slice(0, 64) }),
+      ...(active.size === 0
+        ? {}
+        : {
+            active: [...active]
+              .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
+              .map(([gateway]) => gateway)
+              .slice(0, 64),
+          }),
     };
   }
 
   function siteStatus(site: Resource<"Site">): Resource<"Site">["status"] {
-    const nodes = [...mirror.folder(kindFolder("MeshNode")).values()].map((item) => item.value as Resource<"MeshNode">).filter((node) => node.spec.site === (site.metadata.name as string));
+    const nodes = [...mirror.folder(kindFolder("MeshNode")).values()]
+      .map((item) => item.value as Resource<"MeshNode">)
+      .filter((node) => node.spec.site === (site.metadata.name as string));
     const { conditions } = intentStatus(site);
-    return { nodes: { total: nodes.length, ready: nodes.filter((node) => reports.contact(node.metadata.name)?.connected === true).length }, ...(conditions === undefined ? {} : { conditions }) };
+    return {
+      nodes: { total: nodes.length, ready: nodes.filter((node) => reports.contact(node.metadata.name)?.connected === true).length },
+      ...(conditions === undefined ? {} : { conditions }),
+    };
   }
 
   return {
@@ -130,8 +166,15 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
 
 function readiness(id: string | undefined, total: number, ready: number, failing: readonly NodeFault[]): Plain {
   if (id === undefined) return { type: "Ready", status: "False", reason: "NoEffect", message: "the object has no effect on any node" };
-  if (failing.length > 0) return { type: "Ready", status: "False", reason: "NodesFailing", message: `${failing.length} of ${total} nodes report a fault; the first is ${failing[0]?.node}: ${failing[0]?.reason}` };
-  if (ready < total) return { type: "Ready", status: "Unknown", reason: "Waiting", message: `${total - ready} of ${total} nodes have not reported yet` };
+  if (failing.length > 0)
+    return {
+      type: "Ready",
+      status: "False",
+      reason: "NodesFailing",
+      message: `${failing.length} of ${total} nodes report a fault; the first is ${failing[0]?.node}: ${failing[0]?.reason}`,
+    };
+  if (ready < total)
+    return { type: "Ready", status: "Unknown", reason: "Waiting", message: `${total - ready} of ${total} nodes have not reported yet` };
   return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
 }
 

@@ -230,7 +230,9 @@ function statements(db: DatabaseSync) {
     setMeta: prepare("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"),
     get: prepare("SELECT key, value, revision FROM items WHERE key = ?"),
     list: prepare("SELECT key, value, revision FROM items WHERE key >= ? AND key < ? ORDER BY key"),
-    put: prepare("INSERT INTO items (key, value, revision) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, revision = excluded.revision"),
+    put: prepare(
+      "INSERT INTO items (key, value, revision) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, revision = excluded.revision",
+    ),
     delete: prepare("DELETE FROM items WHERE key = ?"),
     log: prepare("INSERT OR REPLACE INTO changes (revision, key, value) VALUES (?, ?, ?)"),
     changes: prepare("SELECT revision, key, value FROM changes WHERE revision > ? ORDER BY revision, key"),
@@ -263,9 +265,13 @@ function byRevision(rows: readonly Row[]): WatchEvent[] {
     changes: group.map((row) => ({
       key: String(row["key"]),
       revision,
-      ...(row["value"] === null ? {} : { value: JSON.parse(String(row["value"])) as unknown }),
+      ...(row["value"] === null ? {} : { value: JSON.parse(text(row["value"])) as unknown }),
     })),
   }));
+}
+
+function text(value: unknown): string {
+  return typeof value === "string" ? value : "null";
 }
 
 /** The first text that sorts after every text with this prefix (SQLite compares UTF-8 bytes). */
@@ -296,7 +302,10 @@ function translate(file: string, thrown: unknown): unknown {
   const errno = (thrown as NodeJS.ErrnoException).code;
   const primary = code === undefined ? undefined : code & 0xff;
   if (primary === 13 || errno === "ENOSPC") {
-    return new IsthmusError("DiskFull", `${file}: no space left to write the store`, { remedy: "Free disk space; nothing was half written.", cause: thrown });
+    return new IsthmusError("DiskFull", `${file}: no space left to write the store`, {
+      remedy: "Free disk space; nothing was half written.",
+      cause: thrown,
+    });
   }
   if (primary === 11 || primary === 26) return damaged(file, message, thrown);
   if (primary === 5 || primary === 6) {

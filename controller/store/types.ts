@@ -31,7 +31,9 @@ export interface Transaction {
 export type TransactionResult = { readonly ok: true; readonly revision: number } | { readonly ok: false; readonly conflict: string };
 
 /** What a watch yields: the changes of one revision, or the news that the log no longer reaches back that far. */
-export type WatchEvent = { readonly type: "changes"; readonly revision: number; readonly changes: readonly Change[] } | { readonly type: "compacted" };
+export type WatchEvent =
+  | { readonly type: "changes"; readonly revision: number; readonly changes: readonly Change[] }
+  | { readonly type: "compacted" };
 
 export interface Listing {
   readonly items: readonly Item[];

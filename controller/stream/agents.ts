@@ -77,7 +77,8 @@ export function createAgents(options: AgentsOptions): Agents {
 
   function checkMachine(hello: AgentHello): void {
     const member = mirror.get(FOLDER.members + hello.node)?.value as Member | undefined;
-    if (member === undefined) throw new IsthmusError("Unauthenticated", `node ${hello.node} is not on record`, { remedy: "Join again with a token." });
+    if (member === undefined)
+      throw new IsthmusError("Unauthenticated", `node ${hello.node} is not on record`, { remedy: "Join again with a token." });
     if (member.machineId !== hello.machineId) throw cloneFound(hello.node, "its machine and hardware ids are not those that joined");
     const verdict = judgeBoot(boots.get(hello.node) ?? NO_BOOTS, hello.bootId, member.bootId);
     boots.set(hello.node, verdict.history);
@@ -89,15 +90,30 @@ export function createAgents(options: AgentsOptions): Agents {
   }
 
   function cloneFound(node: string, why: string): IsthmusError {
-    events.record(undefined, { type: "Warning", reason: "CloneDetected", message: `a machine that says it is ${node} was refused: ${why}`, about: `node/${node}` });
+    events.record(undefined, {
+      type: "Warning",
+      reason: "CloneDetected",
+      message: `a machine that says it is ${node} was refused: ${why}`,
+      about: `node/${node}`,
+    });
     return new IsthmusError("CloneDetected", `this machine is not node ${node}: ${why}`, {
-      remedy: "If it is a copy, run `isthmus cleanup --data` on it and join under another name. If it was rebuilt, delete the node and join again.",
+      remedy: "If it is a copy, run `isthmus cleanup` on it and join under another name. If it was rebuilt, delete the node and join again.",
     });
   }
 
-  async function greet(hello: AgentHello, session: AgentSession, connection: Connection, principal: Principal, address: IpAddress | undefined): Promise<boolean> {
+  async function greet(
+    hello: AgentHello,
+    session: AgentSession,
+    connection: Connection,
+    principal: Principal,
+    address: IpAddress | undefined,
+  ): Promise<boolean> {
     if (hello.format < PLAN_FORMAT - 1) {
-      throw new IsthmusError("PlanUnsupported", `node ${hello.node} speaks plan format ${hello.format}; this controller speaks ${PLAN_FORMAT} and the one before`, { remedy: "Upgrade the agent." });
+      throw new IsthmusError(
+        "PlanUnsupported",
+        `node ${hello.node} speaks plan format ${hello.format}; this controller speaks ${PLAN_FORMAT} and the one before`,
+        { remedy: "Upgrade the agent." },
+      );
     }
     await recovery.onHello(hello, principal);
     checkMachine(hello);
@@ -126,7 +142,21 @@ export function createAgents(options: AgentsOptions): Agents {
     reports.touch(session.node, { ...contact, connected: false, lastSeen: now() });
   }
 
+  /** Gateways that a node left as dead are asked at once: their silence would be noticed much later. */
+  function doubt(reporter: NodeName, report: AgentReport): void {
+    const before = reports.get(reporter)?.results;
+    for (const [id, result] of Object.entries(report.results ?? {})) {
+      if (result?.reason !== "GatewayDown") continue;
+      const left = (before?.get(id)?.nextHop ?? "").split(",").filter((node) => node !== "" && !(result.nextHop ?? "").split(",").includes(node));
+      for (const { session, ws } of left.flatMap((node) => connections.get(node as NodeName) ?? [])) {
+        session.doubtedAt = now();
+        ws.ping();
+      }
+    }
+  }
+
   function takeReport(session: AgentSession, report: AgentReport): void {
+    doubt(session.node, report);
     reports.merge(session.node, report);
     facts.report(session.node, report);
     for (const event of report.events ?? []) events.record(session.node, event);
@@ -182,7 +212,9 @@ export function createAgents(options: AgentsOptions): Agents {
             log("a view differed on an agent and was mended", { node: session.node, view });
           },
           leave: (session) => {
-            options.leave(session.node).catch((thrown: unknown) => log("a node could not leave", { node: session.node, reason: asIsthmusError(thrown).message }));
+            options
+              .leave(session.node)
+              .catch((thrown: unknown) => log("a node could not leave", { node: session.node, reason: asIsthmusError(thrown).message }));
           },
           closed,
           slow: (session) => {

@@ -32,6 +32,9 @@ export function judgeBoot(history: BootHistory, boot: string, joined: string): B
   }
   // Both run. Unless the newer one is the machine as it joined, the one that was there first is the real one.
   const clone = current === joined ? boot : (current ?? boot);
-  const next: BootHistory = { boots: [...history.boots.filter((id) => id !== clone && id !== boot), ...(clone === boot ? [current ?? boot] : [boot])], refused: [...history.refused, clone].slice(-REMEMBERED) };
+  const next: BootHistory = {
+    boots: [...history.boots.filter((id) => id !== clone && id !== boot), ...(clone === boot ? [current ?? boot] : [boot])],
+    refused: [...history.refused, clone].slice(-REMEMBERED),
+  };
   return clone === boot ? { history: next, accept: false } : { history: next, accept: true, evict: clone };
 }

@@ -22,7 +22,9 @@ export function textFrames(text: string): Frames {
   }
   const bytes = Buffer.from(text);
   const count = Math.ceil(bytes.length / FRAGMENT);
-  return Array.from({ length: count }, (_, i) => frame((i === count - 1 ? FIN : 0) | (i === 0 ? TEXT : CONTINUATION), bytes.subarray(i * FRAGMENT, (i + 1) * FRAGMENT)));
+  return Array.from({ length: count }, (_, i) =>
+    frame((i === count - 1 ? FIN : 0) | (i === 0 ? TEXT : CONTINUATION), bytes.subarray(i * FRAGMENT, (i + 1) * FRAGMENT)),
+  );
 }
 
 export function messageFrames(message: unknown): Frames {

@@ -80,7 +80,8 @@ export function createHub(options: { readonly network: string; readonly format: 
   function catchUp({ receiver, id, held }: CatchUp): void {
     const view = live.get(id);
     // Meanwhile the agent may have gone, or the view may be no longer its.
-    if (view === undefined || receivers.get(receiver.node)?.has(receiver) !== true || output?.audience.get(receiver.node)?.includes(id) !== true) return;
+    if (view === undefined || receivers.get(receiver.node)?.has(receiver) !== true || output?.audience.get(receiver.node)?.includes(id) !== true)
+      return;
     hold(receiver, id);
     const update = held === undefined ? view.full() : view.since(held.h);
     if (update === "current") return;
@@ -111,8 +112,8 @@ export function createHub(options: { readonly network: string; readonly format: 
   }
 
   function pump(): void {
-    while (inFlight < MAX_IN_FLIGHT) {
-      const next = queue.shift();
+    for (;;) {
+      const next = inFlight < MAX_IN_FLIGHT ? queue.shift() : undefined;
       if (next === undefined) return;
       catchUp(next);
     }
@@ -167,13 +168,15 @@ export function createHub(options: { readonly network: string; readonly format: 
     attach(receiver, hello, at) {
       const wanted = output?.audience.get(receiver.node) ?? [];
       receivers.set(receiver.node, (receivers.get(receiver.node) ?? new Set()).add(receiver));
-      receiver.write(messageFrames({ t: "hello", at, format: options.format, network: options.network, views: wanted, recovering, now: options.now() }));
+      receiver.write(
+        messageFrames({ t: "hello", at, format: options.format, network: options.network, views: wanted, recovering, now: options.now() }),
+      );
       for (const id of wanted) queue.push({ receiver, id, held: hello.views[id] });
       pump();
       if (recovering) for (const id of Object.keys(hello.views)) if (!wanted.includes(id)) receiver.surplus.add(id);
     },
     detach(receiver) {
-      for (const id of [...receiver.views]) release(receiver, id);
+      for (const id of receiver.views) release(receiver, id);
       const set = receivers.get(receiver.node);
       set?.delete(receiver);
       if (set?.size === 0) receivers.delete(receiver.node);
@@ -199,12 +202,16 @@ export function createHub(options: { readonly network: string; readonly format: 
     setRecovering: (value) => {
       recovering = value;
     },
-    surplus: () =>
-      new Map([...receivers].map(([node, set]) => [node, [...set].flatMap((receiver) => [...receiver.surplus]).sort()] as const).filter(([, views]) => views.length > 0)),
+    surplus: () => new Map([...receivers].map(([node, set]) => [node, surplusOf(set)] as const).filter(([, views]) => views.length > 0)),
     probeSurplus() {
       for (const set of receivers.values()) {
-        for (const receiver of set) for (const id of receiver.surplus) if (receiver.views.has(id)) receiver.write(messageFrames({ t: "want", v: id }));
+        for (const receiver of set)
+          for (const id of receiver.surplus) if (receiver.views.has(id)) receiver.write(messageFrames({ t: "want", v: id }));
       }
     },
   };
+}
+
+function surplusOf(receivers: ReadonlySet<Receiver>): string[] {
+  return [...new Set(receivers.values().flatMap(({ surplus }) => surplus))].sort();
 }

@@ -11,13 +11,17 @@ import { createOutbox } from "./outbox.ts";
 
 const HELLO_DEADLINE_MS = 10_000;
 /** Three heartbeats. Before that the agent is asked for a sign of life. */
-const SILENCE_MS = 60_000;
-const PING_AFTER_MS = 30_000;
+const SILENCE_MS = 40_000;
+const PING_AFTER_MS = 25_000;
+/** Time to answer when others say that the node is gone. */
+const DOUBT_MS = 6_000;
 
 export interface AgentSession extends Receiver {
   readonly bootId: string;
   readonly since: number;
   lastHeard: number;
+  /** When it was asked for a sign of life because another node stopped using it. */
+  doubtedAt?: number;
   /** @throws {IsthmusError} `Timeout`, `Unreachable`, or what the agent answered */
   ask(what: "explain" | "status" | "diff", body: unknown, timeoutMs: number): Promise<unknown>;
   close(code: number, reason: string): void;
@@ -99,7 +103,8 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       made.greeted = await handlers.hello(hello, made);
       if (made.greeted && ws.readyState !== ws.OPEN) handlers.closed(made);
     } catch (thrown) {
-      const error = thrown instanceof IsthmusError ? thrown : new IsthmusError("Internal", "the controller could not take the connection", { cause: thrown });
+      const error =
+        thrown instanceof IsthmusError ? thrown : new IsthmusError("Internal", "the controller could not take the connection", { cause: thrown });
       refuse(outbox.write, ws, error);
     }
   }
@@ -157,6 +162,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
 /** What to do about an agent by the time since it was heard. */
 export function silence(session: AgentSession, now: number): "none" | "ping" | "dead" {
   const quiet = now - session.lastHeard;
+  if (session.doubtedAt !== undefined && session.lastHeard < session.doubtedAt && now - session.doubtedAt > DOUBT_MS) return "dead";
   return quiet > SILENCE_MS ? "dead" : quiet > PING_AFTER_MS ? "ping" : "none";
 }
 

@@ -8,7 +8,6 @@ import { messageFrames, textFrames, type Frames } from "./frame.ts";
 const MAX_ENTRIES = 1_024;
 const MAX_KEYS = 20_000;
 
-
 interface LogEntry {
   /** Hash of the view before the change. */
   readonly before: string;
@@ -39,7 +38,7 @@ export function createLiveView(id: string, data: ViewData, at: number): LiveView
   let state: ViewState = createView(data);
   let revision = at;
   let hash = viewHash(state);
-  let log: LogEntry[] = [];
+  const log: LogEntry[] = [];
   let keys = 0;
   let text: string | undefined;
   let frame: Frames | undefined;

@@ -46,7 +46,9 @@ export function parseJoinToken(text: string): JoinTokenText {
 }
 
 function malformed(why: string): IsthmusError {
-  return new IsthmusError("TokenMalformed", `the join token ${why}`, { remedy: "Copy the whole token as `isthmus create token` printed it, in one line." });
+  return new IsthmusError("TokenMalformed", `the join token ${why}`, {
+    remedy: "Copy the whole token as `isthmus create token` printed it, in one line.",
+  });
 }
 
 function decode(text: string): unknown {

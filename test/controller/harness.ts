@@ -33,7 +33,7 @@ export interface Answer {
 
 /** JSON over the admin socket; throws the controller's error. */
 export async function call<T = Record<string, unknown>>(controller: RunningController, method: string, path: string, body?: unknown): Promise<T> {
-  const answer = await exchange({ socketPath: controller.socket as string, path, method }, body, httpRequest as unknown as typeof httpsRequest);
+  const answer = await exchange({ socketPath: controller.socket, path, method }, body, httpRequest);
   if (answer.status >= 300) throw errorFromBody(answer.body);
   return answer.body as T;
 }
@@ -52,9 +52,19 @@ export async function makeKeys(name: string): Promise<Keys> {
 }
 
 /** HTTPS to the listener, with a client certificate when one is given. */
-export function https(controller: RunningController, method: string, path: string, body?: unknown, credentials?: { key: string; cert: string }): Promise<Answer> {
+export function https(
+  controller: RunningController,
+  method: string,
+  path: string,
+  body?: unknown,
+  credentials?: { key: string; cert: string },
+): Promise<Answer> {
   const [host, port] = hostPort(controller.address);
-  return exchange({ host, port, path, method, rejectUnauthorized: false, agent: new HttpsAgent({ keepAlive: false }), ...credentials }, body, httpsRequest);
+  return exchange(
+    { host, port, path, method, rejectUnauthorized: false, agent: new HttpsAgent({ keepAlive: false }), ...credentials },
+    body,
+    httpsRequest,
+  );
 }
 
 function hostPort(address: string): [string, number] {
@@ -65,27 +75,35 @@ function hostPort(address: string): [string, number] {
 function exchange(options: RequestOptions, body: unknown, send: typeof httpsRequest): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const text = body === undefined ? undefined : JSON.stringify(body);
-    const call = send({ ...options, headers: text === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(text) } }, (answer) => {
-      const parts: Buffer[] = [];
-      answer.on("data", (part: Buffer) => parts.push(part));
-      answer.on("error", reject);
-      answer.on("end", () => {
-        const raw = Buffer.concat(parts);
-        const json = (answer.headers["content-type"] ?? "").includes("json");
-        resolve({ status: answer.statusCode ?? 0, body: json ? (JSON.parse(raw.toString("utf8")) as unknown) : raw });
-      });
-    });
+    const call = send(
+      { ...options, headers: text === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(text) } },
+      (answer) => {
+        const parts: Buffer[] = [];
+        answer.on("data", (part: Buffer) => parts.push(part));
+        answer.on("error", reject);
+        answer.on("end", () => {
+          const raw = Buffer.concat(parts);
+          const json = (answer.headers["content-type"] ?? "").includes("json");
+          resolve({ status: answer.statusCode ?? 0, body: json ? (JSON.parse(raw.toString("utf8")) as unknown) : raw });
+        });
+      },
+    );
     call.on("error", reject);
     call.end(text);
   });
 }
 
 export async function makeSite(controller: RunningController, name: string, spec: Record<string, unknown> = {}): Promise<void> {
-  await call(controller, "POST", "/v1/apply", { documents: [{ apiVersion: "isthmus.dev/v1alpha1", kind: "Site", metadata: { name }, spec: { kind: "cloud", ...spec } }] });
+  await call(controller, "POST", "/v1/apply", {
+    documents: [{ apiVersion: "isthmus.dev/v1alpha1", kind: "Site", metadata: { name }, spec: { kind: "cloud", ...spec } }],
+  });
 }
 
 /** Makes a token and gives its secret. */
-export async function makeToken(controller: RunningController, spec: Record<string, unknown>): Promise<{ secret: string; name: string; text: string }> {
+export async function makeToken(
+  controller: RunningController,
+  spec: Record<string, unknown>,
+): Promise<{ secret: string; name: string; text: string }> {
   const expires = new Date(Date.now() + 3_600_000).toISOString();
   const { token } = await call<{ token: string }>(controller, "POST", "/v1/tokens", { spec: { uses: 1_000, expires, ...spec } });
   const { secret, name } = parseJoinToken(token);
@@ -101,7 +119,13 @@ export interface Machine extends Keys {
 
 export async function makeMachine(name: string): Promise<Machine> {
   const publicKey = randomBytes(32);
-  return { name, ...(await makeKeys(name)), publicKey: publicKey.toString("base64"), machineId: createHash("sha256").update(name).digest("hex"), bootId: randomUUID() };
+  return {
+    name,
+    ...(await makeKeys(name)),
+    publicKey: publicKey.toString("base64"),
+    machineId: createHash("sha256").update(name).digest("hex"),
+    bootId: randomUUID(),
+  };
 }
 
 export function joinBody(machine: Machine, secret: string | undefined, more: Record<string, unknown> = {}): Record<string, unknown> {
@@ -110,7 +134,12 @@ export function joinBody(machine: Machine, secret: string | undefined, more: Rec
 }
 
 /** @throws the controller's error */
-export async function joinMachine(controller: RunningController, machine: Machine, secret: string | undefined, more: Record<string, unknown> = {}): Promise<JoinResponse> {
+export async function joinMachine(
+  controller: RunningController,
+  machine: Machine,
+  secret: string | undefined,
+  more: Record<string, unknown> = {},
+): Promise<JoinResponse> {
   const answer = await https(controller, "POST", secret === undefined ? "/v1/renew" : "/v1/join", joinBody(machine, secret, more));
   if (answer.status >= 300) throw errorFromBody(answer.body);
   return JoinResponse.parse(answer.body);
@@ -151,9 +180,18 @@ export function makeAgent(machine: Machine, joined: JoinResponse, start: Holding
     beat: () => agent.send(beatOf(agent.holdings)),
     connect: (controller) =>
       new Promise<void>((resolve, reject) => {
-        const ws = new WebSocket(`wss://${controller.address}/v1/agent`, { key: machine.key, cert: joined.certificate, rejectUnauthorized: false, perMessageDeflate: false });
+        const ws = new WebSocket(`wss://${controller.address}/v1/agent`, {
+          key: machine.key,
+          cert: joined.certificate,
+          rejectUnauthorized: false,
+          perMessageDeflate: false,
+        });
         socket = ws;
-        ws.on("open", () => ws.send(JSON.stringify(helloOf(agent.holdings, { node: machine.name, version: "0.1.0", bootId: machine.bootId, machineId: machine.machineId }))));
+        ws.on("open", () =>
+          ws.send(
+            JSON.stringify(helloOf(agent.holdings, { node: machine.name, version: "0.1.0", bootId: machine.bootId, machineId: machine.machineId })),
+          ),
+        );
         ws.on("message", (data: Buffer) => {
           agent.bytes += data.length;
           const message = ControllerMessage.parse(JSON.parse(data.toString("utf8")));

@@ -3,7 +3,20 @@ import { X509Certificate } from "node:crypto";
 import type { RunningController } from "../../controller/main.ts";
 import { matchesPattern } from "../../controller/join/decide.ts";
 import { parseJoinToken } from "../../mesh/model/token.ts";
-import { call, eventually, https, joinBody, joinMachine, makeAgent, makeMachine, makeSite, makeToken, newNode, startController, temporaryFolder } from "./harness.ts";
+import {
+  call,
+  eventually,
+  https,
+  joinBody,
+  joinMachine,
+  makeAgent,
+  makeMachine,
+  makeSite,
+  makeToken,
+  newNode,
+  startController,
+  temporaryFolder,
+} from "./harness.ts";
 
 describe("joining", () => {
   const folder = temporaryFolder();
@@ -68,28 +81,44 @@ describe("joining", () => {
     await expect(joinMachine(controller, machine, "x".repeat(43))).rejects.toMatchObject({ code: "TokenUnknown" });
     await expect(joinMachine(controller, machine, undefined)).rejects.toMatchObject({ code: "Unauthenticated" });
     await expect(joinMachine(controller, await makeMachine("db-1"), secret)).rejects.toMatchObject({ code: "NamePattern" });
-    await expect(joinMachine(controller, { ...machine, csr: machine.csr.replace(/[A-Za-z]{4}/, "AAAA") }, secret)).rejects.toMatchObject({ code: "BadRequest" });
+    await expect(joinMachine(controller, { ...machine, csr: machine.csr.replace(/[A-Za-z]{4}/, "AAAA") }, secret)).rejects.toMatchObject({
+      code: "BadRequest",
+    });
     await expect(joinMachine(controller, machine, secret, { network: "other" })).rejects.toMatchObject({ code: "NotFound" });
     await joinMachine(controller, machine, secret);
     await expect(joinMachine(controller, await makeMachine("web-2"), secret)).rejects.toMatchObject({ code: "TokenSpent" });
-    await expect(joinMachine(controller, await makeMachine("web-1"), (await makeToken(controller, { site: "dc1" })).secret)).rejects.toMatchObject({ code: "NameTaken" });
+    await expect(joinMachine(controller, await makeMachine("web-1"), (await makeToken(controller, { site: "dc1" })).secret)).rejects.toMatchObject({
+      code: "NameTaken",
+    });
     await expect(joinMachine(controller, { ...machine, machineId: "e".repeat(64) }, undefined)).rejects.toMatchObject({ code: "CloneDetected" });
     const stolen = { ...(await makeMachine("web-3")), publicKey: machine.publicKey };
-    await expect(joinMachine(controller, stolen, (await makeToken(controller, { site: "dc1" })).secret)).rejects.toMatchObject({ code: "CloneDetected" });
+    await expect(joinMachine(controller, stolen, (await makeToken(controller, { site: "dc1" })).secret)).rejects.toMatchObject({
+      code: "CloneDetected",
+    });
     await call(controller, "POST", `/v1/tokens/${name}/revoke`);
     await expect(joinMachine(controller, await makeMachine("web-4"), secret)).rejects.toMatchObject({ code: "TokenUnknown" });
   });
 
   test("a body that is not a join request is refused with the field's name", async () => {
     const machine = await makeMachine("odd");
-    expect(await https(controller, "POST", "/v1/join", { ...joinBody(machine, "x"), publicKey: "nonsense" })).toMatchObject({ status: 400, body: { code: "BadRequest", faults: expect.arrayContaining([expect.objectContaining({ path: "publicKey" })]) } });
+    expect(await https(controller, "POST", "/v1/join", { ...joinBody(machine, "x"), publicKey: "nonsense" })).toMatchObject({
+      status: 400,
+      body: { code: "BadRequest", faults: expect.arrayContaining([expect.objectContaining({ path: "publicKey" })]) },
+    });
   });
 
   test("labels and grants of the token become the node's", async () => {
     const { secret } = await makeToken(controller, { site: "dc1", labels: { role: "edge" }, grants: { advertise: ["10.77.0.0/16"] } });
     await joinMachine(controller, await makeMachine("labelled"), secret, { advertise: ["10.77.1.0/24", "10.78.0.0/16"] });
-    expect(await call(controller, "GET", "/v1/resources/meshnodes/labelled")).toMatchObject({ spec: { labels: { role: "edge" } }, status: { pendingCidrs: ["10.78.0.0/16"] } });
-    const { items } = await call<{ items: unknown[] }>(controller, "GET", `/v1/resources/meshnodes?labelSelector=${encodeURIComponent("role=edge,location=cloud")}`);
+    expect(await call(controller, "GET", "/v1/resources/meshnodes/labelled")).toMatchObject({
+      spec: { labels: { role: "edge" } },
+      status: { pendingCidrs: ["10.78.0.0/16"] },
+    });
+    const { items } = await call<{ items: unknown[] }>(
+      controller,
+      "GET",
+      `/v1/resources/meshnodes?labelSelector=${encodeURIComponent("role=edge,location=cloud")}`,
+    );
     expect(items).toHaveLength(1);
   });
 

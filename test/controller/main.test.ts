@@ -18,7 +18,11 @@ describe("starting a controller", () => {
       const path = join(data, file);
       const before = statSync(path).mode & 0o777;
       chmodSync(path, before | 0o044);
-      await expect(startController(folder.path)).rejects.toMatchObject({ code: "FileMode", message: expect.stringContaining(path.replace(/\/\.$/, "")), remedy: expect.stringContaining("chmod") });
+      await expect(startController(folder.path)).rejects.toMatchObject({
+        code: "FileMode",
+        message: expect.stringContaining(path.replace(/\/\.$/, "")),
+        remedy: expect.stringContaining("chmod"),
+      });
       chmodSync(path, before);
     }
     await (await startController(folder.path)).close();
@@ -31,7 +35,11 @@ describe("starting a controller", () => {
     await new Promise<void>((done) => squatter.listen(0, "127.0.0.1", done));
     const address = squatter.address();
     const listen = `127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`;
-    await expect(startController(folder.path, { listen })).rejects.toMatchObject({ code: "PortTaken", message: expect.stringContaining(listen), remedy: expect.stringContaining("--listen") });
+    await expect(startController(folder.path, { listen })).rejects.toMatchObject({
+      code: "PortTaken",
+      message: expect.stringContaining(listen),
+      remedy: expect.stringContaining("--listen"),
+    });
     squatter.close();
     await (await startController(folder.path, { listen })).close();
     folder.remove();

@@ -32,7 +32,10 @@ describe("the API", () => {
 
   test("ten documents of which one is bad change nothing, and the fault names path, value and document", async () => {
     const documents = Array.from({ length: 10 }, (_, i) => route(`many-${i}`, [i === 6 ? "10.0.0.1/8" : `192.0.2.${i}/32`]));
-    await expect(apply(...documents)).rejects.toMatchObject({ code: "Invalid", faults: [{ path: "spec.destinations[0]", value: "10.0.0.1/8", document: 6 }] });
+    await expect(apply(...documents)).rejects.toMatchObject({
+      code: "Invalid",
+      faults: [{ path: "spec.destinations[0]", value: "10.0.0.1/8", document: 6 }],
+    });
     expect(await call(controller, "GET", "/v1/resources/meshroutes")).toMatchObject({ items: [] });
   });
 
@@ -45,7 +48,9 @@ describe("the API", () => {
     expect(third.results[0]).toMatchObject({ action: "configured", object: { metadata: { generation: 2 } } });
     const labelled = await call(controller, "PATCH", "/v1/resources/meshroutes/same/labels", { set: { team: "net" } });
     expect(labelled).toMatchObject({ metadata: { labels: { team: "net" }, generation: 2 } });
-    await expect(call(controller, "PATCH", "/v1/resources/meshroutes/same/labels", { set: { team: "other" } })).rejects.toMatchObject({ code: "Conflict" });
+    await expect(call(controller, "PATCH", "/v1/resources/meshroutes/same/labels", { set: { team: "other" } })).rejects.toMatchObject({
+      code: "Conflict",
+    });
     await call(controller, "DELETE", "/v1/resources/meshroutes/same");
   });
 
@@ -70,7 +75,10 @@ describe("the API", () => {
 
   test("what lies inside the overlay or is the controller is refused; what covers it is warned about (I9)", async () => {
     for (const destination of ["10.101.4.0/24", "10.102.0.1/32", "127.0.0.1/32", "224.0.0.5/32", "169.254.169.254/32", "198.51.100.99/32"]) {
-      await expect(apply(route("inside", [destination]))).rejects.toMatchObject({ code: "Invalid", faults: [{ path: "spec.destinations[0]", value: destination }] });
+      await expect(apply(route("inside", [destination]))).rejects.toMatchObject({
+        code: "Invalid",
+        faults: [{ path: "spec.destinations[0]", value: destination }],
+      });
     }
     const { results } = await apply(route("covers", ["0.0.0.0/0"]));
     expect(results[0]?.warnings?.join()).toMatch(/controller 198\.51\.100\.99:8443|overlay/);
@@ -78,7 +86,10 @@ describe("the API", () => {
   });
 
   test("names that are nearly right are told", async () => {
-    await expect(call(controller, "GET", "/v1/resources/meshroute")).rejects.toMatchObject({ code: "UnknownKind", remedy: "Did you mean meshroutes?" });
+    await expect(call(controller, "GET", "/v1/resources/meshroute")).rejects.toMatchObject({
+      code: "UnknownKind",
+      remedy: "Did you mean meshroutes?",
+    });
     await expect(call(controller, "GET", "/v1/resources/sites/dc2")).rejects.toMatchObject({ code: "NotFound", remedy: "Did you mean dc1?" });
     await expect(call(controller, "GET", "/v1/nothing")).rejects.toMatchObject({ code: "NotFound" });
   });
@@ -97,7 +108,8 @@ describe("the API", () => {
         return { key, cert: certificate };
       }),
     );
-    const statuses = async (method: string, path: string, body?: unknown): Promise<number[]> => Promise.all(admins.map(async (admin) => (await https(controller, method, path, body, admin)).status));
+    const statuses = async (method: string, path: string, body?: unknown): Promise<number[]> =>
+      Promise.all(admins.map(async (admin) => (await https(controller, method, path, body, admin)).status));
     expect(await statuses("GET", "/v1/resources/sites")).toEqual([200, 200, 200]);
     expect(await statuses("GET", "/metrics")).toEqual([200, 200, 200]);
     expect(await statuses("POST", "/v1/apply", { documents: [route("roles", ["192.0.2.1/32"])], dryRun: true })).toEqual([403, 200, 200]);
@@ -111,19 +123,28 @@ describe("the API", () => {
     const here = await newNode(controller, secret, "diff-here");
     const away = await newNode(controller, secret, "diff-away");
     await away.disconnect();
-    await eventually(async () => expect(await call(controller, "GET", "/v1/resources/meshnodes/diff-away")).toMatchObject({ status: { connected: false } }));
+    await eventually(async () =>
+      expect(await call(controller, "GET", "/v1/resources/meshnodes/diff-away")).toMatchObject({ status: { connected: false } }),
+    );
     const asked: unknown[] = [];
     here.onAsk = (what, body) => {
       asked.push({ what, body });
       return { changes: [{ area: "route", action: "add", what: "192.0.2.77/32" }] };
     };
-    const { nodes } = await call<{ nodes: { node: string; source: string; changes: unknown[] }[] }>(controller, "POST", "/v1/diff", { documents: [route("diffed", ["192.0.2.77/32"])] });
+    const { nodes } = await call<{ nodes: { node: string; source: string; changes: unknown[] }[] }>(controller, "POST", "/v1/diff", {
+      documents: [route("diffed", ["192.0.2.77/32"])],
+    });
     expect(nodes.map(({ node, source }) => [node, source])).toEqual([
       ["diff-away", "plan"],
       ["diff-here", "agent"],
     ]);
     expect(nodes[0]?.changes.length).toBeGreaterThan(0);
-    expect(asked).toEqual([{ what: "diff", body: expect.objectContaining({ views: { "lanroute/diffed": { put: expect.objectContaining({ "d/192.0.2.77/32": 1 }), delete: [] } } }) }]);
+    expect(asked).toEqual([
+      {
+        what: "diff",
+        body: expect.objectContaining({ views: { "lanroute/diffed": { put: expect.objectContaining({ "d/192.0.2.77/32": 1 }), delete: [] } } }),
+      },
+    ]);
     expect(await call(controller, "GET", "/v1/resources/meshroutes")).toMatchObject({ items: [] });
     await here.disconnect();
   });
@@ -136,11 +157,19 @@ describe("the API", () => {
     two.report({ results: { "lanroute/watched": { ok: false, reason: "NotReachable", message: "10.116.0.5 is on no link of this node" } } });
     await eventually(async () => {
       expect(await call(controller, "GET", "/v1/resources/meshroutes/watched")).toMatchObject({
-        status: { nodes: { total: 2, ready: 1, failing: 1 }, failing: [{ node: "st-two", reason: "NotReachable" }], conditions: expect.arrayContaining([expect.objectContaining({ type: "Ready", status: "False" })]) },
+        status: {
+          nodes: { total: 2, ready: 1, failing: 1 },
+          failing: [{ node: "st-two", reason: "NotReachable" }],
+          conditions: expect.arrayContaining([expect.objectContaining({ type: "Ready", status: "False" })]),
+        },
       });
     });
     two.report({ results: { "lanroute/watched": { ok: true, reason: "Installed", nextHop: "10.116.0.5" } } });
-    await eventually(async () => expect(await call(controller, "GET", "/v1/resources/meshroutes/watched")).toMatchObject({ status: { conditions: expect.arrayContaining([expect.objectContaining({ type: "Ready", status: "True" })]) } }));
+    await eventually(async () =>
+      expect(await call(controller, "GET", "/v1/resources/meshroutes/watched")).toMatchObject({
+        status: { conditions: expect.arrayContaining([expect.objectContaining({ type: "Ready", status: "True" })]) },
+      }),
+    );
     await Promise.all([one.disconnect(), two.disconnect()]);
   });
 
@@ -150,11 +179,17 @@ describe("the API", () => {
     await call(controller, "POST", "/v1/nodes/drained/drain", { timeout: "30s" });
     await eventually(() => expect(agent.view("node/drained")?.get("self")).toMatchObject({ drain: { timeoutMs: 30_000 } }));
     const again = await call(controller, "POST", "/v1/nodes/drained/drain", { timeout: "30s" });
-    expect(again).toMatchObject({ metadata: { generation: 2 }, status: { conditions: expect.arrayContaining([expect.objectContaining({ type: "Draining" })]) } });
+    expect(again).toMatchObject({
+      metadata: { generation: 2 },
+      status: { conditions: expect.arrayContaining([expect.objectContaining({ type: "Draining" })]) },
+    });
     await call(controller, "POST", "/v1/nodes/drained/uncordon");
     await eventually(() => expect(agent.view("node/drained")?.get("self")).not.toHaveProperty("drain"));
     const audit = readFileSync(join(folder.path, "data", "audit.jsonl"), "utf8");
-    const lines = audit.trim().split("\n").map((line) => JSON.parse(line) as { who: string; action: string; name?: string; before?: unknown; after?: unknown });
+    const lines = audit
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { who: string; action: string; name?: string; before?: unknown; after?: unknown });
     expect(lines.filter((line) => line.name === "drained").map((line) => [line.who, line.action])).toEqual([
       ["node/drained", "join"],
       ["root", "drain"],
@@ -182,11 +217,17 @@ describe("the API", () => {
   test("a watch tells of what is there, what changes and what goes", async () => {
     await apply(route("w-first", ["192.0.2.60/32"]));
     const lines = follow("/v1/resources/meshroutes?watch=1");
-    await eventually(() => expect(lines.values).toContainEqual(expect.objectContaining({ type: "ADDED", object: expect.objectContaining({ metadata: expect.objectContaining({ name: "w-first" }) }) })));
+    await eventually(() =>
+      expect(lines.values).toContainEqual(
+        expect.objectContaining({ type: "ADDED", object: expect.objectContaining({ metadata: expect.objectContaining({ name: "w-first" }) }) }),
+      ),
+    );
     await apply(route("w-first", ["192.0.2.61/32"]));
     await call(controller, "DELETE", "/v1/resources/meshroutes/w-first");
     await eventually(() => {
-      const types = lines.values.filter((line) => (line as { object: { metadata: { name: string } } }).object.metadata.name === "w-first").map((line) => (line as { type: string }).type);
+      const types = lines.values
+        .filter((line) => (line as { object: { metadata: { name: string } } }).object.metadata.name === "w-first")
+        .map((line) => (line as { type: string }).type);
       expect(types).toEqual(expect.arrayContaining(["ADDED", "MODIFIED", "DELETED"]));
       expect(types.at(-1)).toBe("DELETED");
     });
@@ -195,7 +236,12 @@ describe("the API", () => {
 
   test("a site with nodes is not deleted, and the network's ranges do not change under them", async () => {
     await expect(call(controller, "DELETE", "/v1/resources/sites/dc1")).rejects.toMatchObject({ code: "Conflict" });
-    const network = { apiVersion: "isthmus.dev/v1alpha1", kind: "MeshNetwork", metadata: { name: "isthmus" }, spec: { overlay: { v4: "10.55.0.0/16" } } };
+    const network = {
+      apiVersion: "isthmus.dev/v1alpha1",
+      kind: "MeshNetwork",
+      metadata: { name: "isthmus" },
+      spec: { overlay: { v4: "10.55.0.0/16" } },
+    };
     await expect(apply(network)).rejects.toMatchObject({ code: "Invalid", faults: [{ path: "spec.overlay" }] });
     expect(await apply({ ...network, spec: { mtu: 1400 } })).toMatchObject({ results: [{ action: "configured" }] });
   });

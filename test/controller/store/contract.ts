@@ -51,7 +51,14 @@ export function storeContract(name: string, backend: Backend): void {
 
     test("a transaction whose comparison fails changes nothing and names the key", async () => {
       await store.txn({ put: [{ key: "a", value: 1 }] });
-      const result = await store.txn({ compare: [{ key: "a", revision: 1 }, { key: "b", revision: 5 }], put: [{ key: "a", value: 2 }], delete: ["a"] });
+      const result = await store.txn({
+        compare: [
+          { key: "a", revision: 1 },
+          { key: "b", revision: 5 },
+        ],
+        put: [{ key: "a", value: 2 }],
+        delete: ["a"],
+      });
       expect(result).toEqual({ ok: false, conflict: "b" });
       expect(await store.get("a")).toMatchObject({ value: 1, revision: 1 });
     });
@@ -85,7 +92,14 @@ export function storeContract(name: string, backend: Backend): void {
       await done;
       expect(seen).toEqual([
         { type: "changes", revision: 2, changes: [{ key: "b", revision: 2, value: 1 }] },
-        { type: "changes", revision: 3, changes: expect.arrayContaining([{ key: "c", revision: 3, value: 2 }, { key: "a", revision: 3 }]) },
+        {
+          type: "changes",
+          revision: 3,
+          changes: expect.arrayContaining([
+            { key: "c", revision: 3, value: 2 },
+            { key: "a", revision: 3 },
+          ]),
+        },
         { type: "changes", revision: 4, changes: [{ key: "d", revision: 4, value: 2 }] },
       ]);
     });
@@ -114,7 +128,13 @@ export function storeContract(name: string, backend: Backend): void {
     });
 
     test("notes are kept without raising the revision or waking a watch", async () => {
-      await store.note(new Map<string, unknown>([["seen/a", { at: 1 }], ["seen/b", 2], ["other", 3]]));
+      await store.note(
+        new Map<string, unknown>([
+          ["seen/a", { at: 1 }],
+          ["seen/b", 2],
+          ["other", 3],
+        ]),
+      );
       await store.note(new Map([["seen/b", undefined]]));
       expect(await store.state()).toMatchObject({ revision: 0 });
       await store.close();

@@ -1,7 +1,20 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { RunningController } from "../../../controller/main.ts";
-import { call, eventually, hashesOf, https, joinMachine, makeAgent, makeMachine, makeSite, makeToken, newNode, startController, temporaryFolder } from "../harness.ts";
+import {
+  call,
+  eventually,
+  hashesOf,
+  https,
+  joinMachine,
+  makeAgent,
+  makeMachine,
+  makeSite,
+  makeToken,
+  newNode,
+  startController,
+  temporaryFolder,
+} from "../harness.ts";
 
 const egress = (destinations: string[]): unknown => ({
   apiVersion: "isthmus.dev/v1alpha1",
@@ -43,7 +56,10 @@ describe("the stream", () => {
 
   test("an agent that connects long after its join gets one delta, whatever else was written meanwhile", async () => {
     const machine = await makeMachine("patient");
-    const [joined] = await Promise.all([joinMachine(controller, machine, secret), call(controller, "PATCH", "/v1/resources/sites/dc1/labels", { set: { seen: "yes" } })]);
+    const [joined] = await Promise.all([
+      joinMachine(controller, machine, secret),
+      call(controller, "PATCH", "/v1/resources/sites/dc1/labels", { set: { seen: "yes" } }),
+    ]);
     const others = [await newNode(controller, secret, "patient-a"), await newNode(controller, secret, "patient-b")];
     const agent = makeAgent(machine, joined);
     await agent.connect(controller);
@@ -58,7 +74,10 @@ describe("the stream", () => {
     if (mesh === undefined) throw new Error("no mesh view");
     const data = new Map(mesh.view.data);
     data.delete("peer/damaged");
-    agent.holdings = { ...agent.holdings, views: new Map(agent.holdings.views).set("mesh", { ...mesh, view: { ...mesh.view, data, sums: new Uint32Array(512) } }) };
+    agent.holdings = {
+      ...agent.holdings,
+      views: new Map(agent.holdings.views).set("mesh", { ...mesh, view: { ...mesh.view, data, sums: new Uint32Array(512) } }),
+    };
     agent.beat();
     await eventually(() => expect(agent.view("mesh")?.has("peer/damaged")).toBe(true));
     const fill = agent.messages.find((message) => message.t === "fill");
@@ -71,7 +90,11 @@ describe("the stream", () => {
     const gateway = await newNode(controller, secret, "gw", { endpoints: ["203.0.113.9:51820"] });
     const client = await newNode(controller, secret, "client");
     const bystander = await newNode(controller, secret, "bystander");
-    for (const [name, role] of [["gw", "gw"], ["client", "client"]] as const) await call(controller, "PATCH", `/v1/resources/meshnodes/${name}/labels`, { set: { role } });
+    for (const [name, role] of [
+      ["gw", "gw"],
+      ["client", "client"],
+    ] as const)
+      await call(controller, "PATCH", `/v1/resources/meshnodes/${name}/labels`, { set: { role } });
     await call(controller, "POST", "/v1/apply", { documents: [egress(["198.51.100.0/24"])] });
     await eventually(() => {
       expect(client.view("egress/web")?.get("d/198.51.100.0/24")).toBe(1);
@@ -82,7 +105,9 @@ describe("the stream", () => {
     client.messages.length = 0;
     await call(controller, "POST", "/v1/apply", { documents: [egress(["198.51.100.0/24", "192.0.2.7/32"])] });
     await eventually(() => expect(client.view("egress/web")?.has("d/192.0.2.7/32")).toBe(true));
-    expect(client.messages.filter((message) => message.t === "delta")).toEqual([expect.objectContaining({ v: "egress/web", p: { "d/192.0.2.7/32": 1 } })]);
+    expect(client.messages.filter((message) => message.t === "delta")).toEqual([
+      expect.objectContaining({ v: "egress/web", p: { "d/192.0.2.7/32": 1 } }),
+    ]);
     await call(controller, "DELETE", "/v1/resources/egressgateways/web");
     await eventually(() => expect(client.view("egress/web")).toBeUndefined());
     await eventually(() => expect(hashesOf(client.holdings)["mesh"]).toBe(hashesOf(gateway.holdings)["mesh"]));
@@ -96,7 +121,11 @@ describe("the stream", () => {
     await eventually(() => expect(peer.view("mesh")?.get("peer/mover")).toMatchObject({ e: ["203.0.113.21:51820"] }));
     const { revision } = await call<{ revision: number }>(controller, "GET", "/v1/resources/sites");
     mover.report({ endpoints: ["203.0.113.21:51820"] as never, handshakes: { peers: 3, fresh: 2 } });
-    await eventually(async () => expect(await call(controller, "GET", "/v1/resources/meshnodes/mover")).toMatchObject({ status: { handshakes: { peers: 3, fresh: 2 }, connected: true } }));
+    await eventually(async () =>
+      expect(await call(controller, "GET", "/v1/resources/meshnodes/mover")).toMatchObject({
+        status: { handshakes: { peers: 3, fresh: 2 }, connected: true },
+      }),
+    );
     expect(await call(controller, "GET", "/v1/resources/sites")).toMatchObject({ revision });
     await Promise.all([mover.disconnect(), peer.disconnect()]);
   });
@@ -178,7 +207,9 @@ describe("the stream", () => {
     agent.onAsk = (what, body) => ({ what, ...(body as object) });
     expect(await call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).toEqual({ what: "explain", destination: "192.0.2.1" });
     await agent.disconnect();
-    await eventually(() => expect(call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "Unreachable" }));
+    await eventually(() =>
+      expect(call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "Unreachable" }),
+    );
     await expect(call(controller, "GET", "/v1/nodes/nobody/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "NotFound" });
   });
 

@@ -12,7 +12,9 @@ function unframe(frames: Frames): string {
 
 function follow(state: ViewState, frame: Frames): ViewState {
   const message = JSON.parse(unframe(frame)) as { t: string; p?: Record<string, unknown>; d?: string[]; b?: number[] };
-  return message.t === "fill" ? applyFill(state, message.b, Object.entries(message.p ?? {})) : applyPutDelete(state, Object.entries(message.p ?? {}), message.d ?? []);
+  return message.t === "fill"
+    ? applyFill(state, message.b, Object.entries(message.p ?? {}))
+    : applyPutDelete(state, Object.entries(message.p ?? {}), message.d ?? []);
 }
 
 const content = fc.dictionary(fc.constantFrom(..."abcdefghij"), fc.integer({ min: 0, max: 5 }), { maxKeys: 10 });
