@@ -66,7 +66,12 @@ export async function prepare(name: string): Promise<Prepared> {
   const keys = await webcrypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
   const csr = await Pkcs10CertificateRequestGenerator.create({ name: `CN=${name}`, keys, signingAlgorithm: { name: "ECDSA", hash: "SHA-256" } });
   const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey("pkcs8", keys.privateKey)).toString("base64");
-  return { name, key: `-----BEGIN PRIVATE KEY-----\n${pkcs8}\n-----END PRIVATE KEY-----\n`, csr: csr.toString("pem"), publicKey: randomBytes(32).toString("base64") };
+  return {
+    name,
+    key: `-----BEGIN PRIVATE KEY-----\n${pkcs8}\n-----END PRIVATE KEY-----\n`,
+    csr: csr.toString("pem"),
+    publicKey: randomBytes(32).toString("base64"),
+  };
 }
 
 export async function redeem(server: Server, secret: string, made: Prepared, agent?: HttpsAgent): Promise<Identity> {
@@ -93,7 +98,14 @@ function hash(text: string): number {
 
 function post(server: Server, path: string, body: string, agent?: HttpsAgent): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const options = { ...server, path, method: "POST", agent, rejectUnauthorized: false, headers: { "content-type": "application/json", "content-length": Buffer.byteLength(body) } };
+    const options = {
+      ...server,
+      path,
+      method: "POST",
+      agent,
+      rejectUnauthorized: false,
+      headers: { "content-type": "application/json", "content-length": Buffer.byteLength(body) },
+    };
     const sent = request(options, (answer) => {
       const chunks: Buffer[] = [];
       answer.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -135,7 +147,16 @@ export function connect(server: Server, agent: SimulatedAgent, onDelta: OnDelta)
 
 function hello(agent: SimulatedAgent): unknown {
   const views = Object.fromEntries([...agent.revisions].map(([view, r]) => [view, { r, h: shared.hashes.get(`${view}@${r}`) ?? "" }]));
-  return { t: "hello", node: agent.identity.name, format: PLAN_FORMAT, version: "0.1.0", bootId: "simulated", machineId: "simulated", ...(agent.position === undefined ? {} : { seen: agent.position }), views };
+  return {
+    t: "hello",
+    node: agent.identity.name,
+    format: PLAN_FORMAT,
+    version: "0.1.0",
+    bootId: "simulated",
+    machineId: "simulated",
+    ...(agent.position === undefined ? {} : { seen: agent.position }),
+    views,
+  };
 }
 
 /** Takes one message in; returns the keys that it put. */

@@ -3,7 +3,7 @@
  * everybody, what it costs in bytes and memory, and how long a restart takes.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { Agent as HttpsAgent, get } from "node:https";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { parseJoinToken } from "../mesh/model/token.ts";
 import { type SimulatedAgent, connect, join, newAgent, prepare, redeem } from "./fanout-agents.ts";
 import type { BenchOptions } from "./main.ts";
+import { cpuSeconds, highestMemory } from "./process.ts";
 import type { Row } from "./stats.ts";
 
 const AGENTS = 1_000;
@@ -59,11 +60,11 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
       payload.push((total(agents, (agent) => agent.payload) - payloadBefore) / size);
     }
 
-    const rss = memory(controller, "VmHWM");
+    const rss = highestMemory(controller.pid ?? 0);
     options.log(`idle for ${IDLE_SECONDS} s`);
-    const cpuBefore = cpuSeconds(controller);
+    const cpuBefore = cpuSeconds(controller.pid ?? 0);
     await delay(IDLE_SECONDS * 1_000);
-    const idle = ((cpuSeconds(controller) - cpuBefore) / IDLE_SECONDS) * 100;
+    const idle = ((cpuSeconds(controller.pid ?? 0) - cpuBefore) / IDLE_SECONDS) * 100;
 
     options.log("SIGKILL, start again, resume");
     const closed = Promise.all(agents.map((agent) => new Promise((done) => agent.socket?.once("close", done))));
@@ -79,8 +80,22 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
 
     for (const agent of agents) agent.socket?.terminate();
     return [
-      { what: `one join until all ${size} have the peer`, unit: "ms", samples: spread, judge: "p99", target: 50, compared: "headscale 9,000, NetBird 3,800" },
-      { what: "bytes per agent for one join, on the wire with TLS", unit: "B", samples: bytes, judge: "max", target: 256, compared: "headscale 136,000, NetBird 338,000" },
+      {
+        what: `one join until all ${size} have the peer`,
+        unit: "ms",
+        samples: spread,
+        judge: "p99",
+        target: 50,
+        compared: "headscale 9,000, NetBird 3,800",
+      },
+      {
+        what: "bytes per agent for one join, on the wire with TLS",
+        unit: "B",
+        samples: bytes,
+        judge: "max",
+        target: 256,
+        compared: "headscale 136,000, NetBird 338,000",
+      },
       { what: "bytes per agent for one join, stream message", unit: "B", samples: payload, judge: "max" },
       { what: "controller memory, highest RSS", unit: "MiB", samples: [rss], judge: "max", target: 224, compared: "headscale 592, NetBird 1,400" },
       { what: "controller idle CPU", unit: "% of a core", samples: [idle], judge: "max", target: 2 },
@@ -99,12 +114,25 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
 /** Starts `isthmus controller run` and waits until it is ready. */
 async function startController(data: string): Promise<ChildProcess> {
   const main = joinPath(import.meta.dirname, "../cli/main.ts");
-  const argv = [main, "controller", "run", "--data", data, "--listen", `127.0.0.1:${PORT}`, "--advertise", `127.0.0.1:${PORT}`, "--socket", socketOf(data)];
+  const argv = [
+    main,
+    "controller",
+    "run",
+    "--data",
+    data,
+    "--listen",
+    `127.0.0.1:${PORT}`,
+    "--advertise",
+    `127.0.0.1:${PORT}`,
+    "--socket",
+    socketOf(data),
+  ];
   const child = spawn(process.execPath, argv, { stdio: ["ignore", "ignore", "inherit"] });
   const deadline = performance.now() + 30_000;
   while (performance.now() < deadline) {
     if (child.exitCode !== null) throw new Error(`the controller ended with exit status ${child.exitCode}`);
-    if (await ready()) return child;
+    // The listener may be there before the socket of the administrator.
+    if (existsSync(socketOf(data)) && (await ready())) return child;
     await delay(20);
   }
   child.kill("SIGKILL");
@@ -127,7 +155,9 @@ function socketOf(data: string): string {
 
 /** Makes a site and a token over the admin socket; returns the token's secret. */
 async function makeToken(data: string, uses: number): Promise<string> {
-  await admin(data, "/v1/apply", { documents: [{ apiVersion: "isthmus.dev/v1alpha1", kind: "Site", metadata: { name: "bench" }, spec: { kind: "cloud" } }] });
+  await admin(data, "/v1/apply", {
+    documents: [{ apiVersion: "isthmus.dev/v1alpha1", kind: "Site", metadata: { name: "bench" }, spec: { kind: "cloud" } }],
+  });
   const expires = new Date(Date.now() + 3_600_000).toISOString();
   const made = (await admin(data, "/v1/tokens", { spec: { site: "bench", uses, expires } })) as { token: string };
   return parseJoinToken(made.token).secret;
@@ -137,7 +167,12 @@ function admin(data: string, path: string, body: unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const text = JSON.stringify(body);
     const sent = request(
-      { socketPath: socketOf(data), path, method: "POST", headers: { "content-type": "application/json", "content-length": Buffer.byteLength(text) } },
+      {
+        socketPath: socketOf(data),
+        path,
+        method: "POST",
+        headers: { "content-type": "application/json", "content-length": Buffer.byteLength(text) },
+      },
       (answer) => {
         const chunks: Buffer[] = [];
         answer.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -155,7 +190,7 @@ function admin(data: string, path: string, body: unknown): Promise<unknown> {
 
 /** Waits until no agent got a message for half a second. */
 async function quiet(agents: readonly SimulatedAgent[]): Promise<void> {
-  for (let last = -1, now = 0; last !== now; ) {
+  for (let last = -1, now = 0; last !== now;) {
     last = now;
     await delay(500);
     now = total(agents, (agent) => agent.payload);
@@ -183,16 +218,4 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
 
 function total(agents: readonly SimulatedAgent[], of: (agent: SimulatedAgent) => number): number {
   return agents.reduce((sum, agent) => sum + of(agent), 0);
-}
-
-/** MiB, from /proc/PID/status (`VmHWM` is the highest resident set). */
-function memory(child: ChildProcess, field: string): number {
-  const found = new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(readFileSync(`/proc/${child.pid}/status`, "utf8"));
-  return Number(found?.[1]) / 1024;
-}
-
-/** User and system time of the process, in seconds (proc(5): fields 14 and 15, 100 ticks a second). */
-function cpuSeconds(child: ChildProcess): number {
-  const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / 100;
 }

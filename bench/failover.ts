@@ -1,0 +1,94 @@
+/**
+ * Egress from datacenter1 to the internet host while gateways die: the longest gap that a stream of packets sees, one every
+ * 5 ms. The two gateways take turns: the one in use is broken, and healed once the other carries the traffic.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import type { FaultKind } from "../lab/faults.ts";
+import { REPOSITORY } from "../lab/names.ts";
+import { loadTopology } from "../lab/topology-file.ts";
+import type { BenchOptions } from "./main.ts";
+import { type BenchMesh, INTERNET, pathView, until, withMesh } from "./mesh.ts";
+import type { Row } from "./stats.ts";
+
+const TIMES = 100;
+const CLIENT = "datacenter1";
+const PATH = "egress/bench";
+const BETWEEN_MS = 150;
+
+/**
+ * The defaults but for what comes after a failure: no quiet time before a healed gateway is used again, and no return to the
+ * better one, so that the next failure can follow at once. What is measured is before that.
+ */
+const INTENT = {
+  apiVersion: "isthmus.dev/v1alpha1",
+  kind: "EgressGateway",
+  metadata: { name: "bench" },
+  spec: {
+    destinations: [INTERNET],
+    sources: { nodeSelector: { location: "onprem" } },
+    gateways: [{ nodeSelector: { egress: "true" } }],
+    failback: { type: "Manual" },
+    health: { holdDown: "0s", uplink: [{ type: "tcp", tcp: { address: INTERNET, port: 80 } }] },
+  },
+};
+
+interface Kind {
+  readonly what: string;
+  fault(active: string): [FaultKind, ...string[]];
+  readonly withoutController?: true;
+}
+
+const KINDS: readonly Kind[] = [
+  { what: "host of the gateway dead", fault: (active) => ["node", active] },
+  { what: "gateway's uplink dead", fault: (active) => ["uplink", active] },
+  { what: "only the client's link to it dead", fault: (active) => ["link", CLIENT, active] },
+  { what: "host dead while the controller is dead", fault: (active) => ["node", active], withoutController: true },
+];
+
+export async function failover(options: BenchOptions): Promise<Row[]> {
+  const times = options.n ?? TIMES;
+  const topology = await loadTopology(`${REPOSITORY}/lab/topology/default.yaml`);
+  return withMesh(topology, options, async (mesh) => {
+    await mesh.call("POST", "/v1/apply", { documents: [INTENT] });
+    const rows: Row[] = [];
+    for (const kind of KINDS) {
+      if (kind.withoutController === true) await mesh.lab.fail("controller");
+      const gaps: number[] = [];
+      for (let i = 0; i < times; i++) {
+        options.signal.throwIfAborted();
+        gaps.push(await one(mesh, kind, options.signal));
+        if ((i + 1) % 10 === 0) options.log(`${kind.what}: ${i + 1} of ${times}, longest so far ${Math.max(...gaps).toFixed(0)} ms`);
+      }
+      rows.push({ what: kind.what, unit: "ms", samples: gaps, judge: "p99", target: 500 });
+    }
+    return rows;
+  });
+}
+
+async function one({ lab, status }: BenchMesh, kind: Kind, signal: AbortSignal): Promise<number> {
+  const active = await until("both gateways are ready", async () => bothReady(pathView(await status(CLIENT), PATH)), {
+    signal,
+    withinMs: 60_000,
+    everyMs: 50,
+  });
+  const stream = await lab.startGapStream({ from: CLIENT, to: INTERNET, intervalMs: 5, protocol: "udp" });
+  await delay(BETWEEN_MS);
+  const broken = kind.fault(active);
+  await lab.fail(...broken);
+  await until("the other gateway is used", async () => (movedFrom(active, pathView(await status(CLIENT), PATH)) ? true : undefined), {
+    signal,
+    everyMs: 40,
+  }).catch(() => undefined);
+  await delay(BETWEEN_MS);
+  const report = await stream.stop();
+  await lab.heal(...(broken[0] === "link" ? ["link"] : broken));
+  return report.longestGapMs;
+}
+
+function bothReady({ active, ready }: ReturnType<typeof pathView>): string | undefined {
+  return ready.size >= 2 ? active : undefined;
+}
+
+function movedFrom(before: string, { active }: ReturnType<typeof pathView>): boolean {
+  return active !== undefined && active !== before;
+}
