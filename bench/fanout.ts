@@ -127,7 +127,7 @@ async function startController(data: string): Promise<ChildProcess> {
     "--socket",
     socketOf(data),
   ];
-  const child = spawn(process.execPath, argv, { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(joinPath(import.meta.dirname, "../isthmus"), argv, { stdio: ["ignore", "ignore", "inherit"] });
   const deadline = performance.now() + 30_000;
   while (performance.now() < deadline) {
     if (child.exitCode !== null) throw new Error(`the controller ended with exit status ${child.exitCode}`);
