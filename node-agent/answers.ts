@@ -30,6 +30,7 @@ export async function explainDestination(text: string, last: Pass | undefined, h
     input: last.input,
     refusals: last.desired.refusals,
     linkViews: health.links,
+    lans: last.elections.lans,
     destination: destination.data,
     kernel,
     wall: ports.wall,

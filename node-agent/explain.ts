@@ -1,4 +1,5 @@
 /** The way of a packet from this node, from the same data that the kernel state is made of, and why (I7). Pure. */
+import type { LanChoice } from "../mesh/elect/lan.ts";
 import type { Choice, LinkView, Reason } from "../mesh/elect/types.ts";
 import { REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
@@ -16,6 +17,8 @@ export interface ExplainInput {
   readonly input: DesiredInput;
   readonly refusals: readonly Refusal[];
   readonly linkViews: ReadonlyMap<NodeName, LinkView>;
+  /** By LAN route. */
+  readonly lans: ReadonlyMap<string, LanChoice>;
   readonly destination: IpAddress;
   /** What `ip route get` said; absent where it was not asked. */
   readonly kernel?: { readonly ok: boolean; readonly text: string };
@@ -157,7 +160,7 @@ function steered({ input, linkViews, wall }: ExplainInput, owner: string, prefix
       dev: devs.join(", "),
       table: OVERLAY_TABLE,
     },
-    ...active.slice(0, 1).map((node) => ({ at: node, what: "forwarded and sent on by its own uplink" })),
+    ...active.slice(0, 1).map((node) => ({ at: node, what: exitText(owner) })),
   ];
   const first = plan.peers.get(active[0] as NodeName);
   const exit = first?.e.map((endpoint) => splitEndpoint(endpoint).address)[0];
@@ -167,8 +170,13 @@ function steered({ input, linkViews, wall }: ExplainInput, owner: string, prefix
   ];
 }
 
+function exitText(owner: string): string {
+  if (owner.startsWith("subnet/")) return `forwarded into the LAN of site ${owner.slice("subnet/".length)}`;
+  return owner.startsWith("route/") ? "forwarded by its own routes" : "forwarded and sent on by its own uplink";
+}
+
 /** Not steered into the overlay: a LAN route of ours, a protected destination, or nothing of ours at all. */
-function direct({ input, refusals, destination }: ExplainInput, overruled: string | undefined): [Part, Expected] {
+function direct({ input, refusals, lans, destination, wall }: ExplainInput, overruled: string | undefined): [Part, Expected] {
   const { plan, host } = input;
   const at = plan.self.name;
   const target = parseCidr(hostCidr(destination));
@@ -184,18 +192,15 @@ function direct({ input, refusals, destination }: ExplainInput, overruled: strin
     const route = claims.lan.get(byLan.value);
     const via = route?.gateways ?? [];
     const prefix = formatCidr(byLan.cidr);
-    const candidates: Candidate[] = (plan.lanRoutes.get(byLan.value)?.gateways ?? []).map((node) => ({
-      node,
-      active: via.includes(node),
-      why: via.includes(node) ? "Preferred" : "LowerPreference",
-    }));
+    const choice = lans.get(byLan.value);
     return [
       {
         verdict: "Lan",
         owner: byLan.value,
         prefix,
+        ...(choice === undefined ? {} : { reason: choice.reason, message: REASONS[choice.reason], since: wall(choice.since) }),
         hops: [{ at, what: `through the router ${via.join(", ")}`, ...(via[0] === undefined ? {} : { via: via[0] }), table: MAIN_TABLE }],
-        candidates,
+        candidates: lanCandidates(plan.lanRoutes.get(byLan.value)?.gateways ?? [], via, choice, wall),
       },
       undefined,
     ];
@@ -257,6 +262,25 @@ function candidatesOf(
       active,
       why: active ? (choice?.reason ?? "Preferred") : (rejected?.why ?? "Unknown"),
       ...(message === undefined ? {} : { message }),
+      ...(since === undefined ? {} : { since: wall(since) }),
+    };
+  });
+}
+
+function lanCandidates(
+  gateways: readonly IpAddress[],
+  via: readonly IpAddress[],
+  choice: LanChoice | undefined,
+  wall: (at: number) => number,
+): Candidate[] {
+  return gateways.map((gateway) => {
+    const active = via.includes(gateway);
+    const rejected = choice?.rejected.find((one) => one.gateway === gateway);
+    const since = active ? choice?.since : rejected?.since;
+    return {
+      node: gateway,
+      active,
+      why: active ? (choice?.reason ?? "Preferred") : (rejected?.why ?? "LowerPreference"),
       ...(since === undefined ? {} : { since: wall(since) }),
     };
   });

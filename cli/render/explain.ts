@@ -4,6 +4,9 @@ import type { styler } from "./style.ts";
 import { renderTable } from "./table.ts";
 import { ageSince } from "./time.ts";
 
+/** Number of the kernel's main routing table. */
+const MAIN_TABLE = 254;
+
 const VERDICTS: Readonly<Record<Explanation["verdict"], string>> = {
   Local: "is the node's own",
   Mesh: "is a node of the mesh",
@@ -51,7 +54,7 @@ function hops(answer: Explanation): string {
       const details = [
         hop.dev === undefined ? "" : `dev ${hop.dev}`,
         hop.via === undefined ? "" : `via ${hop.via}`,
-        hop.table === undefined ? "" : `table ${hop.table}`,
+        hop.table === undefined ? "" : `table ${hop.table === MAIN_TABLE ? "main" : hop.table}`,
       ].filter((part) => part !== "");
       return `  ${i + 1}. ${hop.at}: ${hop.what}${details.length === 0 ? "" : ` (${details.join(", ")})`}\n`;
     })

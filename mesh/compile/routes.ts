@@ -123,7 +123,7 @@ function lanCompiled(
       id,
       conditions: [ACCEPTED, destinations.condition],
       nodes: namesOf(clients),
-      gateways: [],
+      gateways: plan.gateways,
     },
   };
 }

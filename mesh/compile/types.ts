@@ -71,8 +71,8 @@ export interface IntentCompileStatus {
   readonly conditions: readonly CompileCondition[];
   /** Nodes that steer traffic or hold routes because of it, sorted. */
   readonly nodes: readonly NodeName[];
-  /** Gateway nodes, best first. */
-  readonly gateways: readonly NodeName[];
+  /** Gateway nodes, or routers on the LAN, best first. */
+  readonly gateways: readonly (NodeName | IpAddress)[];
 }
 
 export function intentKey(kind: Kind, name: string): string {

@@ -44,6 +44,7 @@ function ask(destination: string, kernel?: { ok: boolean; text: string }, chosen
     input,
     refusals,
     linkViews: views,
+    lans: new Map(),
     destination: destination as IpAddress,
     ...(kernel === undefined ? {} : { kernel }),
     wall: (at) => at + 1_000,

@@ -26,7 +26,7 @@ describe("a MeshRoute through LAN routers", () => {
       strategy: "Spread",
       health: { type: "tcp" },
     });
-    expect(statusOf(out)).toMatchObject({ id: "lanroute/r", nodes: ["do1", "do2"], gateways: [] });
+    expect(statusOf(out)).toMatchObject({ id: "lanroute/r", nodes: ["do1", "do2"], gateways: ["10.116.0.5", "10.116.0.12"] });
     expect(out.audience.get("do1" as NodeName)).toContain("lanroute/r");
     expect(out.audience.get("datacenter1" as NodeName)).not.toContain("lanroute/r");
   });
