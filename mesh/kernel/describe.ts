@@ -1,4 +1,5 @@
 /** Operations as rows for people: `isthmus diff`, `isthmus explain`, logs. */
+import { MAIN_TABLE } from "./layout.ts";
 import type { ChangeRow, Operation } from "./operations.ts";
 import type { Nexthop, NftTable, Route, Rule, WgInterface, WgPeer } from "./types.ts";
 
@@ -32,11 +33,9 @@ export function describeOperation(operation: Operation): ChangeRow[] {
     case "address.remove":
       return [{ area: "address", action: "remove", what: operation.address }];
     case "nexthop.replace":
-      return [
-        changed("nexthop", `nexthop ${operation.nexthop.id}`, nexthopText(operation.nexthop), operation.before && nexthopText(operation.before)),
-      ];
+      return [changed("nexthop", String(operation.nexthop.id), nexthopText(operation.nexthop), operation.before && nexthopText(operation.before))];
     case "nexthop.remove":
-      return [{ area: "nexthop", action: "remove", what: `nexthop ${operation.nexthop.id}`, from: nexthopText(operation.nexthop) }];
+      return [{ area: "nexthop", action: "remove", what: String(operation.nexthop.id), from: nexthopText(operation.nexthop) }];
     case "route.add":
       return [{ area: "route", action: "add", what: routeName(operation.route), to: routeText(operation.route) }];
     case "route.replace":
@@ -57,9 +56,9 @@ export function describeOperation(operation: Operation): ChangeRow[] {
     case "nft.remove":
       return [{ area: "nat", action: "remove", what: "table inet isthmus" }];
     case "sysctl.set":
-      return [changed("link", operation.name, operation.value, operation.before)];
+      return [changed("link", `sysctl ${operation.name}`, operation.value, operation.before)];
     case "sysctl.restore":
-      return [{ area: "link", action: "remove", what: operation.name, to: "the value before" }];
+      return [{ area: "link", action: "remove", what: `sysctl ${operation.name}`, to: "the value before" }];
     case "hosts.set":
       return hostRows(operation);
   }
@@ -87,7 +86,7 @@ function nexthopText(nexthop: Nexthop): string {
 }
 
 function routeName(route: Route): string {
-  return `${route.dst} table ${route.table} metric ${route.metric}`;
+  return `${route.dst} table ${tableName(route.table)} metric ${route.metric}`;
 }
 
 function routeText(route: Route): string {
@@ -107,7 +106,11 @@ function ruleText(rule: Rule): string {
   if (rule.to !== undefined) parts.push(`to ${rule.to}`);
   if (rule.fwmark !== undefined) parts.push(`fwmark 0x${rule.fwmark.toString(16)}/0x${(rule.fwmask ?? 0xffffffff).toString(16)}`);
   if (rule.iif !== undefined) parts.push(`iif ${rule.iif}`);
-  return [...parts, `lookup ${rule.table}`].join(" ");
+  return [...parts, `lookup ${tableName(rule.table)}`].join(" ");
+}
+
+function tableName(table: number): string {
+  return table === MAIN_TABLE ? "main" : String(table);
 }
 
 function element(action: "add" | "remove", set: string, what: string): ChangeRow {
