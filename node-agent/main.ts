@@ -48,7 +48,7 @@ export interface Joined {
 }
 
 /** Joins this machine. Returns once systemd has the agent; in the foreground it returns when the agent ends. */
-export async function joinCommand(options: JoinCommandOptions): Promise<Joined> {
+export async function joinCommand(options: JoinCommandOptions): Promise<Joined & { readonly managed: boolean }> {
   const { signal, log, at } = common(options);
   requireRoot("joining");
   requireTools();
@@ -72,7 +72,7 @@ export async function joinCommand(options: JoinCommandOptions): Promise<Joined> 
     log("the agent runs in the foreground; stopping it leaves the network as it is");
     await runAgent(options);
   }
-  return { node: joined.node, network: joined.network };
+  return { node: joined.node, network: joined.network, managed };
 }
 
 /** Runs the agent of a machine that has joined, until the signal aborts. Leaves the data plane as it is (I2). */
@@ -126,7 +126,10 @@ export async function cleanupCommand(options: CommonOptions): Promise<string[]> 
   const { signal, log, at } = common(options);
   requireRoot("cleaning up");
   const done = (await removeUnit({ stop: true }, signal)) ? ["removed isthmus-agent.service"] : [];
-  if (await isRunning()) throw new IsthmusError("AlreadyRunning", "the agent still runs", { remedy: "stop it first, then clean up" });
+  if (await isRunning())
+    throw new IsthmusError("AlreadyRunning", "the agent still runs", {
+      remedy: "Run `isthmus leave` to be forgotten by the controller too, or stop the process named in /run/isthmus/agent.pid and clean up again.",
+    });
   return [...done, ...(await kernelOf(at, log).cleanup()), ...removeFiles(at)];
 }
 
@@ -143,16 +146,21 @@ async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (l
 const OWN_FILES = /^(wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints)\.json)(\.|$)/;
 
 function removeFiles(at: Places): string[] {
-  let names: string[];
+  const ours = namesIn(at.data).filter((name) => OWN_FILES.test(name));
+  for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
+  for (const log of namesIn(at.run).filter((name) => /^wireguard-go\..*\.log$/.test(name))) rmSync(joinPath(at.run, log), { force: true });
+  // Someone else's file in them keeps them.
+  for (const directory of [at.data, at.run]) if (namesIn(directory).length === 0) rmSync(directory, { recursive: true, force: true });
+  return ours.length === 0 ? [] : [`removed keys, certificate and plan from ${at.data}`];
+}
+
+function namesIn(directory: string): string[] {
   try {
-    names = readdirSync(at.data);
+    return readdirSync(directory);
   } catch (error) {
     if (codeOf(error) === "ENOENT") return [];
     throw error;
   }
-  const ours = names.filter((name) => OWN_FILES.test(name));
-  for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
-  return ours.length === 0 ? [] : [`removed keys, certificate and plan from ${at.data}`];
 }
 
 function kernelOf(at: Places, log: (line: string) => void): Kernel {

@@ -33,7 +33,8 @@ export async function joinMachine(io: Io, token: string | undefined, command: Co
     foreground: yes(given.foreground),
     ...agentOptions(io, given),
   });
-  io.out(`node ${joined.node} joined network ${joined.network}\n`);
+  // In the foreground the agent has said so itself, at the beginning, and is over by now.
+  if (joined.managed) io.out(`node ${joined.node} joined network ${joined.network}\n`);
   return 0;
 }
 

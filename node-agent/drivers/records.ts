@@ -1,5 +1,5 @@
 /** What must be known to undo our doing, kept in the data directory: written before the deed, removed after its undoing. */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { IsthmusError } from "../../mesh/errors.ts";
 
@@ -30,10 +30,16 @@ export function openRecords(dataDir: string): RecordStore {
     update(change) {
       const next = change(read());
       if (next === current) return;
-      writeAtomically(file, `${JSON.stringify(next, undefined, 1)}\n`);
+      // Nothing left to undo: no trace of us either.
+      if (isEmpty(next)) rmSync(file, { force: true });
+      else writeAtomically(file, `${JSON.stringify(next, undefined, 1)}\n`);
       current = next;
     },
   };
+}
+
+function isEmpty({ sysctls, nft, files, undo }: Records): boolean {
+  return Object.keys(sysctls).length === 0 && nft === undefined && files.length === 0 && undo.length === 0;
 }
 
 function load(file: string): Records {
