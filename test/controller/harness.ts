@@ -156,6 +156,8 @@ export interface TestAgent {
   disconnect(): Promise<void>;
   report(report: Omit<AgentReport, "t">): void;
   beat(): void;
+  /** Answers no pings from its next connection on, as one whose machine lost power. */
+  deaf: boolean;
   send(message: unknown): void;
   /** Answers `ask` messages. */
   onAsk: (what: string, body: unknown) => unknown;
@@ -170,6 +172,7 @@ export function makeAgent(machine: Machine, joined: JoinResponse, start: Holding
     messages: [],
     holdings: start,
     bytes: 0,
+    deaf: false,
     onAsk: () => ({}),
     get connected() {
       return socket?.readyState === WebSocket.OPEN;
@@ -185,6 +188,7 @@ export function makeAgent(machine: Machine, joined: JoinResponse, start: Holding
           cert: joined.certificate,
           rejectUnauthorized: false,
           perMessageDeflate: false,
+          autoPong: !agent.deaf,
         });
         socket = ws;
         ws.on("open", () =>

@@ -86,6 +86,25 @@ describe("the stream", () => {
     await agent.disconnect();
   });
 
+  test("a gateway that others left as dead, and that says nothing, is soon shown as not connected; one that answers stays", async () => {
+    const dead = await newNode(controller, secret, "left-dead");
+    await dead.disconnect();
+    dead.deaf = true;
+    await dead.connect(controller);
+    const alive = await newNode(controller, secret, "left-alive");
+    const client = await newNode(controller, secret, "leaves");
+    const results = (reason: string, ...hops: string[]): Parameters<typeof client.report>[0] => ({
+      results: Object.fromEntries(hops.map((nextHop, i) => [`egress/doubt-${i}`, { ok: true, reason, nextHop, since: 1 }])),
+    });
+    client.report(results("Preferred", "left-dead", "left-alive"));
+    client.report(results("GatewayDown", "another", "another"));
+    const connected = async (name: string): Promise<unknown> =>
+      (await call<{ status: { connected: boolean } }>(controller, "GET", `/v1/resources/meshnodes/${name}`)).status.connected;
+    await eventually(async () => expect(await connected("left-dead")).toBe(false), 20_000);
+    expect(await connected("left-alive")).toBe(true);
+    await Promise.all([alive, client].map((one) => one.disconnect()));
+  });
+
   test("views come and go with the audience, and only the key that changed crosses the wire", async () => {
     const gateway = await newNode(controller, secret, "gw", { endpoints: ["203.0.113.9:51820"] });
     const client = await newNode(controller, secret, "client");
