@@ -40,7 +40,7 @@ function cliPage(): string {
     `${MADE}\n# Command line\n`,
     `${program.description()}.\n`,
     "Every command takes these flags:\n",
-    optionTable(program.options),
+    optionTable(program.options.filter((option) => option.attributeName() !== "version")),
     CONVENTIONS,
     exitTable(),
     ...commands.flatMap((command) => commandSection(command, "isthmus")),

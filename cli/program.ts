@@ -1,5 +1,6 @@
 /** The tree of commands. Building it loads commander and nothing of the domain: `--help` is instant. */
 import { Command } from "commander";
+import manifest from "../package.json" with { type: "json" };
 import type { Cli } from "./cli.ts";
 import { registerConfig } from "./commands/config.ts";
 import { registerController } from "./commands/controller.ts";
@@ -11,6 +12,7 @@ import { registerTools } from "./commands/tools.ts";
 export function buildProgram(cli: Cli): Command {
   const program = new Command("isthmus")
     .description("One WireGuard network over datacenters and clouds, with routes and egress gateways that fail over by themselves")
+    .version(manifest.version, "-V, --version", "print the version of this command")
     .option("--context <name>", "the context to use instead of the current one (ISTHMUS_CONTEXT)")
     .option("--socket <path>", "the controller's unix socket, instead of a context (ISTHMUS_SOCKET)")
     .showSuggestionAfterError(true)

@@ -1,5 +1,5 @@
 /** `version`. */
-import { readFile } from "node:fs/promises";
+import manifest from "../../package.json" with { type: "json" };
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { GlobalFlags } from "../cli.ts";
 import { apiPath } from "../client.ts";
@@ -9,7 +9,7 @@ import { text } from "../render/objects.ts";
 import { serialise } from "../render/output.ts";
 
 export async function showVersion(io: Io, flags: GlobalFlags & { readonly client?: boolean; readonly output?: "json" | "yaml" }): Promise<number> {
-  const client = await ownVersion();
+  const client = manifest.version;
   const controller = flags.client === true ? undefined : await controllerVersion(io, flags);
   if (flags.output !== undefined) {
     io.out(await serialise({ client, ...(controller === undefined ? {} : { controller }), node: process.versions.node }, flags.output));
@@ -18,10 +18,6 @@ export async function showVersion(io: Io, flags: GlobalFlags & { readonly client
   io.out(`client      ${client} (Node.js ${process.versions.node})\n`);
   if (controller !== undefined) io.out(`controller  ${controller}\n`);
   return 0;
-}
-
-async function ownVersion(): Promise<string> {
-  return text(JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")), "version");
 }
 
 /** A controller that is not there is no error here: this command is what people run first when something is wrong. */

@@ -131,7 +131,9 @@ export function nodeStatus(node: AnyObject): string {
   return at(node, "spec", "cordoned") === true ? `${state},Draining` : state;
 }
 
+/** What the node said last; nothing while it says nothing. */
 function handshakes(node: AnyObject): string {
+  if (at(node, "status", "connected") === false) return "";
   const peers = at(node, "status", "handshakes", "peers");
   return typeof peers === "number" ? `${text(node, "status", "handshakes", "fresh")}/${peers}` : "";
 }

@@ -30,6 +30,10 @@ describe("the command line", () => {
       expect(await isthmus(argv)).toMatchObject({ status: 0, err: "" });
   });
 
+  it("says its version as --version too", async () => {
+    expect(await isthmus(["--version"])).toMatchObject({ status: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) as string });
+  });
+
   it("keeps what is hidden out of the help", async () => {
     expect((await isthmus(["--help"])).out).not.toMatch(/__complete|^ {2}agent/m);
   });
