@@ -22,7 +22,8 @@ export const CONTROLLER_PORT = 8443;
 const TOKEN_USES = 1000;
 
 const INTERNET_SERVER = fileURLToPath(new URL("inet-server.ts", import.meta.url));
-const CLI = `exec "${process.execPath}" "${REPOSITORY}/cli/main.ts"`;
+/** The launcher, as the installed units have it. */
+const CLI = `exec "${REPOSITORY}/isthmus"`;
 
 /** What the host runs from its first boot on. Agents come later, with a token. */
 export function serviceOf(host: Host, joined: boolean): string | undefined {
