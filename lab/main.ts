@@ -195,7 +195,9 @@ async function up(options: { file: string; name: string; join: boolean; manifest
         return result;
       },
     });
-    process.stdout.write(renderHint(lab, (performance.now() - began) / 1000, options.name === DEFAULT_LAB));
+    process.stdout.write(
+      renderHint(lab, (performance.now() - began) / 1000, options.name === DEFAULT_LAB, process.env["ISTHMUS_CALLED"] ?? "isthmus"),
+    );
   } finally {
     process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
   }

@@ -36,9 +36,15 @@ export function serviceOf(host: Host, joined: boolean): string | undefined {
 /** A service manager gives a unit a clean environment. */
 const PRELUDE = `export PATH="${REPOSITORY}/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME=/root\n`;
 
-/** The first start joins; every later one (crash, reboot) is what the installed unit would run. */
+/**
+ * The first start joins; every later one (crash, reboot) is what the installed unit would run. A node that left, or was
+ * removed, stays away as one whose unit is gone.
+ */
 function agentService(node: string): string {
-  return `${PRELUDE}if [ -e /var/lib/isthmus/identity.json ]; then ${CLI} agent run; fi\n${CLI} join --token-file /var/lib/lab/token --name ${node}\n`;
+  return `${PRELUDE}if [ -e /var/lib/isthmus/identity.json ]; then touch /var/lib/lab/joined; ${CLI} agent run; fi
+if [ -e /var/lib/lab/joined ]; then echo "this node is no member any more"; rm -f /run/lab/on; exit 0; fi
+( ${CLI} join --token-file /var/lib/lab/token --name ${node} ) && touch /var/lib/lab/joined
+`;
 }
 
 export function controllerClient(socket: string): Client {

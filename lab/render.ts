@@ -31,8 +31,8 @@ export function renderGap(report: GapReport): string {
   return `${report.sent} sent, ${report.lost} lost (${share.toFixed(1)} %), longest gap ${report.longestGapMs} ms${rtt}\n`;
 }
 
-/** What to try next. Only what this lab has. */
-export function renderHint(lab: Lab, seconds: number, isDefault: boolean): string {
+/** What to try next. Only what this lab has. `command`: how the reader called us. */
+export function renderHint(lab: Lab, seconds: number, isDefault: boolean, command = "isthmus"): string {
   const flag = isDefault ? "" : ` --name ${lab.name}`;
   const internet = lab.topology.hosts.find((host) => host.role === "internet")?.nics[0]?.address;
   const gateway = lab.topology.hosts.find((host) => host.role === "node" && host.labels["egress"] === "true")?.name;
@@ -40,17 +40,17 @@ export function renderHint(lab: Lab, seconds: number, isDefault: boolean): strin
   const curl =
     client === undefined || internet === undefined
       ? []
-      : [[`isthmus lab exec${flag} ${client} -- curl -s http://${internet}`, "the address that the internet sees"]];
+      : [[`${command} lab exec${flag} ${client} -- curl -s http://${internet}`, "the address that the internet sees"]];
   const tries: string[][] = lab.state.joined
     ? [
-        ["isthmus get nodes -o wide", "who is where"],
+        [`${command} get nodes -o wide`, "who is where"],
         ...curl,
-        ...(gateway === undefined ? [] : [[`isthmus lab fail${flag} node ${gateway}`, "power off, no goodbye; then ask again"]]),
-        ...(client === undefined || internet === undefined ? [] : [[`isthmus explain ${client} ${internet}`, "which way, and why"]]),
-        [`isthmus lab heal${flag}`, "all back"],
+        ...(gateway === undefined ? [] : [[`${command} lab fail${flag} node ${gateway}`, "power off, no goodbye; then ask again"]]),
+        ...(client === undefined || internet === undefined ? [] : [[`${command} explain ${client} ${internet}`, "which way, and why"]]),
+        [`${command} lab heal${flag}`, "all back"],
       ]
-    : [[`isthmus lab status${flag}`, "hosts and addresses"], ...curl];
-  const width = Math.max(...tries.map(([command]) => command!.length));
-  const lines = tries.map(([command, why]) => `  ${command!.padEnd(width)}   # ${why}`);
-  return `\nlab ${lab.name} is up (${seconds.toFixed(1)} s). Try:\n${lines.join("\n")}\n  isthmus lab down${flag}\n`;
+    : [[`${command} lab status${flag}`, "hosts and addresses"], ...curl];
+  const width = Math.max(...tries.map(([line]) => line!.length));
+  const lines = tries.map(([line, why]) => `  ${line!.padEnd(width)}   # ${why}`);
+  return `\nlab ${lab.name} is up (${seconds.toFixed(1)} s). Try:\n${lines.join("\n")}\n  ${command} lab down${flag}\n`;
 }
