@@ -49,6 +49,18 @@ describe("run", () => {
     expect((await failure(run("sleep", ["60"], { signal: AbortSignal.timeout(20) }))).message).toContain("given up");
   });
 
+  it("does not wait for what a stopped tool has left behind", async () => {
+    const from = performance.now();
+    expect((await failure(run("sh", ["-c", "sleep 20 & sleep 20"], { timeoutMs: 30 }))).code).toBe("Timeout");
+    expect(performance.now() - from).toBeLessThan(15_000);
+  });
+
+  it("takes large input and output, and a tool that reads none of it", async () => {
+    const much = "x".repeat(1 << 20);
+    expect((await run("cat", [], { input: much })).stdout).toHaveLength(much.length);
+    expect(await run("true", [], { input: much })).toMatchObject({ ok: true });
+  });
+
   it("tells the errors apart that a person can do something about", () => {
     expect(refused("wg set", "Unable to modify interface: Address already in use").code).toBe("PortTaken");
     expect(refused("ip", "RTNETLINK answers: No space left on device").code).toBe("DiskFull");
