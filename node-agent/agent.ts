@@ -230,7 +230,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     roots: readIfThere(at.roots) ?? "",
   });
   const trustedNow = (): number => Math.max(Date.now(), identity.lastNow);
-  let contactError: string | undefined;
+  let contactError: IsthmusError | undefined;
   let leaving: (() => void) | undefined;
 
   const renewNow = async (): Promise<void> => {
@@ -280,14 +280,15 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       }
       if (foreign) {
         foreign = false;
+        condition("MachineChanged", "", undefined);
         log("the controller accepted this machine; starting");
         if (plan !== undefined) reconciler.setPlan(plan);
       }
       reporter.connected();
     },
     onDisconnected(error) {
-      if (error.message !== contactError) log(`${error.message}${error.remedy === undefined ? "" : ` (${error.remedy})`}`);
-      contactError = error.message;
+      if (error.message !== contactError?.message) log(`${error.message}${error.remedy === undefined ? "" : ` (${error.remedy})`}`);
+      contactError = error;
     },
     onRemoved() {
       log(`node ${identity.node} was removed from network ${identity.network}`);
@@ -324,7 +325,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       controller: {
         connected: connected !== undefined,
         ...(connected === undefined ? {} : { address: connected.address, since: connected.since }),
-        ...(contactError === undefined ? {} : { error: contactError }),
+        ...(contactError === undefined ? {} : { error: contactError.message }),
+        ...(contactError?.remedy === undefined ? {} : { remedy: contactError.remedy }),
         known: identity.controllers,
       },
       position: session.holdings.seen,
@@ -368,10 +370,18 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   }
   if (foreign) {
     log("this machine is not the one that joined; nothing starts before the controller agrees");
-    condition("MachineChanged", "MachineChanged", "keys and plan were made on other hardware");
+    condition(
+      "MachineChanged",
+      "MachineChanged",
+      "keys and plan were made on another machine: nothing starts before a controller agrees. If this is a copy, run `isthmus cleanup` and join under another name",
+    );
   }
   if (cache.state === "read") takeHoldings(cache.holdings, false);
-  kernel.watch(() => reconciler.wake("kernel"), signal);
+  const onKernel = (what: string): void => {
+    reconciler.wake("kernel");
+    if (what === "nft") nftChanged.abort();
+  };
+  kernel.watch(onKernel, signal);
   const work = [session.run(signal), reconciler.run(signal), peers.run(signal), blockersLoop(), renewLoop()];
   await Promise.all(work);
   for (const file of [planFile, linksFile, choicesFile]) file.flush();

@@ -23,6 +23,8 @@ export interface AgentStatus {
     readonly address?: string;
     readonly since?: number;
     readonly error?: string;
+    /** What can be done about the error. */
+    readonly remedy?: string;
     readonly known: readonly string[];
   };
   readonly position: Position | undefined;

@@ -56,11 +56,11 @@ export async function createToken(io: Io, name: string | undefined, flags: Token
   return 0;
 }
 
-export async function revoke(io: Io, what: "tokens" | "admins", names: readonly string[], flags: GlobalFlags): Promise<number> {
+export async function revoke(io: Io, what: "tokens" | "admins" | "nodes", names: readonly string[], flags: GlobalFlags): Promise<number> {
   const client = await connect(io, flags);
   for (const name of names) {
     await client.call("POST", apiPath([what, name, "revoke"]), {});
-    io.out(`${what === "tokens" ? "token" : "admin"} ${name} revoked\n`);
+    io.out(`${what.slice(0, -1)} ${name} revoked\n`);
   }
   return 0;
 }

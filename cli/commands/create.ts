@@ -64,8 +64,9 @@ export function registerCreate(program: Command, cli: Cli): void {
     });
 }
 
-/** `token list|revoke`, `admin revoke`. */
+/** `token list|revoke`, `admin revoke`, `node revoke`. */
 export function registerTokens(program: Command, cli: Cli): void {
+  registerNode(program, cli);
   const token = program.command("token").description("List, make and revoke join tokens");
   token
     .command("list")
@@ -99,6 +100,20 @@ export function registerTokens(program: Command, cli: Cli): void {
     .action(async (names: string[], _: unknown, command: Command) => {
       const { revoke } = await import("../actions/token.ts");
       cli.finish(await revoke(cli.io, "admins", names, command.optsWithGlobals()));
+    });
+}
+
+/** `node revoke`: what a stolen machine needs; `delete node` is for one that is gone. */
+function registerNode(program: Command, cli: Cli): void {
+  program
+    .command("node")
+    .description("Take a node's access away")
+    .command("revoke")
+    .description("The certificates of these nodes are refused from now on; `delete node` takes them out of the mesh as well")
+    .argument("<name...>")
+    .action(async (names: string[], _: unknown, command: Command) => {
+      const { revoke } = await import("../actions/token.ts");
+      cli.finish(await revoke(cli.io, "nodes", names, command.optsWithGlobals()));
     });
 }
 

@@ -24,11 +24,12 @@ function head(status: unknown, now: number, paint: Paint): string {
   const since = at(status, "controller", "since");
   const ago = typeof since === "number" ? ` since ${ageSince(since, now)}` : "";
   const error = text(status, "controller", "error");
+  const started = text(status, "wireguard") !== "";
   const state = connected ? paint("green", "connected") : paint("yellow", "not connected");
   const controller = [
     `${state}${address === "" ? "" : ` to ${address}`}${ago}`,
     error === "" || connected ? "" : error,
-    connected ? "" : "forwarding and failing over go on without it",
+    connected ? "" : started ? "forwarding and failing over go on without it" : "nothing is programmed",
   ]
     .filter((part) => part !== "")
     .join("; ");
@@ -45,6 +46,7 @@ function head(status: unknown, now: number, paint: Paint): string {
     ],
     ["Overlay", strings(status, "overlay").join(", ")],
     ["Controller", controller],
+    ["What to do", connected ? "" : text(status, "controller", "remedy")],
     ["Plan", plan],
     ["WireGuard", text(status, "wireguard")],
     [
