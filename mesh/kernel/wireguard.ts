@@ -63,11 +63,11 @@ function meshPeer(input: DesiredInput, one: PeerPlan, endpoint: Endpoint | undef
 
 function clientPeers(input: DesiredInput): WgPeer[] {
   const { plan } = input;
-  // A gateway behind NAT dials its clients and must hold the mapping open; others wait to be dialled.
-  const keepalive = plan.peers.get(plan.self.name)?.n === 1 ? KEEPALIVE : 0;
+  // Keepalive makes a gateway that comes back from a reboot open the sessions itself: its clients would go on sending into the
+  // old ones for seconds (DATAPLANE §5). One behind NAT holds its mappings open with it, too.
   return [...plan.clients.keys()].flatMap((name) => {
     const one = plan.peers.get(name);
-    return one === undefined || name === plan.self.name ? [] : [peer(one, clientSources(input, one), keepalive, input.dial.get(name)?.client)];
+    return one === undefined || name === plan.self.name ? [] : [peer(one, clientSources(input, one), KEEPALIVE, input.dial.get(name)?.client)];
   });
 }
 

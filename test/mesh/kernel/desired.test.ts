@@ -126,6 +126,11 @@ describe("desiredKernel", () => {
     ]);
   });
 
+  it("keeps a gateway's sessions with its clients alive from its own side, so that it opens them itself after a reboot", () => {
+    const peers = stateOf(gatewayInput()).wireguard.get("ismgw0")!.peers;
+    expect([...peers.values()].map(({ keepalive }) => keepalive)).toEqual([25]);
+  });
+
   it("gives a client one link a gateway, with everything allowed and the same key and mark", () => {
     const { wireguard } = stateOf(clientInput());
     expect([...wireguard.keys()]).toEqual(["ism0", "ismg1", "ismg2"]);
