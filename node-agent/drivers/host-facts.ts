@@ -32,9 +32,7 @@ export async function observeHost(wireguard: HostFacts["wireguard"]): Promise<Ho
     underlay: foreign.flatMap(underlayOf),
     mainRoutes: sorted,
     protectedAddresses: protectedAddresses(),
-    raInterfaces: [
-      ...new Set(v6.filter(({ protocol, dst }) => protocol === "9" && dst === "default").flatMap(({ dev }) => (dev === undefined ? [] : [dev]))),
-    ].sort(),
+    raInterfaces: raInterfaces(v6, foreign),
     overlayMtu: overlayMtu(foreign, sorted),
     ipv6,
   };
@@ -63,6 +61,20 @@ function mainRoute(row: RouteRow, family: 4 | 6): HostFacts["mainRoutes"][number
       ...(dev === undefined ? {} : { dev }),
     },
   ];
+}
+
+/**
+ * Interfaces that take router advertisements: those that have a route by one, and those that would take the next one. After a
+ * boot the agent may be here before the first router was heard, and forwarding would make the kernel deaf to it.
+ */
+function raInterfaces(v6: readonly RouteRow[], interfaces: readonly InterfaceRow[]): string[] {
+  const heard = v6.flatMap(({ protocol, dst, dev }) => (protocol === "9" && dst === "default" && dev !== undefined ? [dev] : []));
+  const conf = (name: string, key: string): string => readText(`/proc/sys/net/ipv6/conf/${name}/${key}`).trim();
+  const listening = [...new Set(interfaces.flatMap(underlayOf).map(({ ifname }) => ifname))].filter((ifname) => {
+    const accept = conf(ifname, "accept_ra");
+    return accept === "2" || (accept === "1" && conf(ifname, "forwarding") === "0");
+  });
+  return [...new Set([...heard, ...listening])].sort();
 }
 
 /** The smallest underlay that a default route uses, or of all interfaces where there is no default route. */
