@@ -34,6 +34,7 @@ export async function explainDestination(text: string, last: Pass | undefined, h
     destination: destination.data,
     kernel,
     wall: ports.wall,
+    now: performance.now(),
   });
 }
 

@@ -24,6 +24,8 @@ export interface ExplainInput {
   readonly kernel?: { readonly ok: boolean; readonly text: string };
   /** From the agent's monotonic clock to ms since 1970. */
   readonly wall: (monotonic: number) => number;
+  /** On that clock: what quiet times that are still running are measured from. */
+  readonly now: number;
 }
 
 /** What the kernel should say: leaves by one of these interfaces, or not at all. */
@@ -101,7 +103,7 @@ function decide(question: ExplainInput): [Part, Expected] {
 }
 
 /** Steered into the overlay: by a path over a gateway link, or to the node that advertises the prefix. */
-function steered({ input, linkViews, wall }: ExplainInput, owner: string, prefix: string): [Part, Expected] {
+function steered({ input, linkViews, wall, now }: ExplainInput, owner: string, prefix: string): [Part, Expected] {
   const { plan, links, choices } = input;
   const at = plan.self.name;
   if (owner.startsWith("peer/")) {
@@ -123,7 +125,7 @@ function steered({ input, linkViews, wall }: ExplainInput, owner: string, prefix
   }
   const path = plan.paths.get(owner as PathId);
   const choice = choices.get(owner as PathId);
-  const candidates = candidatesOf(path?.gateways.map(({ node }) => node) ?? [], choice, linkViews, wall);
+  const candidates = candidatesOf(path?.gateways.map(({ node }) => node) ?? [], choice, linkViews, wall, now);
   const because = choice === undefined ? {} : { reason: choice.reason, message: REASONS[choice.reason satisfies Reason], since: wall(choice.since) };
   const active = choice?.active ?? [];
   const devs = active.flatMap((node) => (links.has(node) ? [linkInterface(links.get(node) ?? 0)] : []));
@@ -249,13 +251,16 @@ function candidatesOf(
   choice: Choice | undefined,
   views: ReadonlyMap<NodeName, LinkView>,
   wall: (at: number) => number,
+  now: number,
 ): Candidate[] {
   return gateways.map((node) => {
     const view = views.get(node);
     const active = choice?.active.includes(node) ?? false;
     const rejected = choice?.rejected.find((one) => one.node === node);
     const rtt = view?.srttMs === undefined ? "" : `, ${view.srttMs.toFixed(1)} ms`;
-    const message = view === undefined ? undefined : `link ${view.verdict}${rtt}, gateway ${view.gateway}`;
+    const quiet =
+      view?.holdDownUntil === undefined ? "" : `, answers again and counts as up in ${(Math.max(0, view.holdDownUntil - now) / 1000).toFixed(1)} s`;
+    const message = view === undefined ? undefined : `link ${view.verdict}${rtt}, gateway ${view.gateway}${quiet}`;
     const since = active ? choice?.since : (rejected?.since ?? view?.since);
     return {
       node,

@@ -48,10 +48,21 @@ function ask(destination: string, kernel?: { ok: boolean; text: string }, chosen
     destination: destination as IpAddress,
     ...(kernel === undefined ? {} : { kernel }),
     wall: (at) => at + 1_000,
+    now: 100,
   });
 }
 
 describe("the way of a packet", () => {
+  test("with how long a gateway that answers again must still stay quiet", () => {
+    const before = views.get(name("g1"))!;
+    views.set(name("g1"), { ...before, holdDownUntil: 2_600 });
+    try {
+      expect(ask("34.160.111.145").candidates.find(({ node }) => node === "g1")?.message).toContain("counts as up in 2.5 s");
+    } finally {
+      views.set(name("g1"), before);
+    }
+  });
+
   test("over a gateway link, with the choice's reason, its time, and why the other one is not used", () => {
     expect(ask("34.160.111.145")).toMatchObject({
       node: "c",
