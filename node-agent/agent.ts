@@ -17,7 +17,7 @@ import { type CacheRead, formatCache, readCache } from "./cache.ts";
 import type { Kernel } from "./drivers/index.ts";
 import { formatElections, NO_ELECTIONS, parseElections } from "./elections.ts";
 import { type Places, readHint, readIfThere } from "./files.ts";
-import { createHealthMonitor } from "./health.ts";
+import { createHealthMonitor, silentLinks } from "./health.ts";
 import { type Holdings, NOTHING_HELD, type ProposedChange, viewData } from "./holdings.ts";
 import { certificateTimes, type Identity, writeIdentity } from "./identity.ts";
 import { renew } from "./join.ts";
@@ -40,6 +40,7 @@ import { VERSION } from "./version.ts";
 
 const CACHE_AFTER_MS = 100;
 const BLOCKERS_MS = 30_000;
+const BLOCKERS_AFTER_MS = 300;
 const HOUR_MS = 3_600_000;
 const LEAVE_MS = 8_000;
 const LEAVE_ANSWER_MS = 2_000;
@@ -117,7 +118,12 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   };
 
   // ── probing and reconciling ──────────────────────────────────────────────────────────────────────────────────────
-  const health = createHealthMonitor({ clock: monotonic, spawn: spawnLines, onChange: () => reconciler.wake("health") });
+  const onHealth = (): void => {
+    reconciler.wake("health");
+    // A link that fell silent may have lost its peer.
+    if (silentLinks(health.view().links).size > 0) peers.wake();
+  };
+  const health = createHealthMonitor({ clock: monotonic, spawn: spawnLines, onChange: onHealth });
   let watched: { plan: Plan | undefined; links: Links | undefined } = { plan: undefined, links: undefined };
 
   const onPass = (pass: Pass): void => {
@@ -201,6 +207,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     health: () => health.view(),
     also: (operations) => reconciler.also(operations),
     onDial: () => reconciler.wake("dial"),
+    onMissing: () => reconciler.wake("kernel"),
     onReach({ observed, fresh, lost, noPath }) {
       const handshakes = { peers: fresh.length + lost.length, fresh: fresh.length, ...(lost.length === 0 ? {} : { lost: lost.slice(0, 20) }) };
       reporter.set({ observed: Object.fromEntries(observed), handshakes });
@@ -214,9 +221,13 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     log,
   });
 
+  /** Someone changed nft rules: whether they block forwarding is looked at soon, not at the next regular time. */
+  let nftChanged = new AbortController();
   const blockersLoop = async (): Promise<void> => {
     while (!signal.aborted) {
-      await pause(BLOCKERS_MS, signal);
+      await pause(BLOCKERS_MS, AbortSignal.any([signal, nftChanged.signal]));
+      nftChanged = new AbortController();
+      await pause(BLOCKERS_AFTER_MS, signal);
       if (signal.aborted || plan === undefined || foreign) continue;
       const blockers = isGateway({ plan }) ? await kernel.forwardingBlockers().catch(() => []) : [];
       condition("ForwardingBlocked", "ForeignRule", blockers.length === 0 ? undefined : `forwarded packets are dropped by ${blockers.join(", ")}`);
@@ -342,6 +353,13 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     };
   }
 
+  /** Observes and applies now: what there was to do, and what the kernel refused. Nothing to do means that it is as planned. */
+  async function reconcileNow(): Promise<{ ok: boolean; operations: number; failures: number }> {
+    await reconciler.now();
+    const { operations = 0, failures = [] } = reconciler.last ?? {};
+    return { ok: failures.length === 0, operations, failures: failures.length };
+  }
+
   /** Asks the controller to remove this node, and resolves when it has. A connection that is silent is made anew. */
   async function leave(): Promise<unknown> {
     const removed = new Promise<boolean>((done) => {
@@ -361,7 +379,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   }
 
   // ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────
-  await serveSocket(at.socket, { status, explain: explainNow, leave, reconcile: async () => (await reconciler.now(), { ok: true }) }, signal);
+  await serveSocket(at.socket, { status, explain: explainNow, leave, reconcile: reconcileNow }, signal);
   if (cache.state === "damaged") {
     const message = `the plan on disk is damaged (${cache.why}); it was set aside as ${cache.aside}`;
     log(message);

@@ -31,6 +31,8 @@ export interface PeerPorts {
   also(operations: readonly Operation[]): void;
   /** Something else is to be dialed. */
   onDial(): void;
+  /** Someone took a peer away: WireGuard tells nobody, so nothing but a look finds out. */
+  onMissing(): void;
   onReach(reach: PeerReach): void;
   readonly log: (line: string) => void;
 }
@@ -82,6 +84,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     const resets = [...round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey)), ...staleSessions(input.plan, input.links, now)];
     if (resets.length > 0) ports.also(resets);
     else if (round.changed) ports.onDial();
+    if (peersMissing(ports.lastPass()?.desired.state, wireguard)) ports.onMissing();
     ports.onReach(dialer.reach(input.plan, wireguard, now));
     return round.unproven || silentLinks(ports.health().links).size > 0;
   };
@@ -108,4 +111,12 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
       dialer.flush();
     },
   };
+}
+
+/** Whether a peer that was written is gone. */
+function peersMissing(desired: KernelState | undefined, status: WgStatus): boolean {
+  return [...(desired?.wireguard ?? [])].some(([name, { peers }]) => {
+    const there = status.get(name);
+    return there !== undefined && [...peers.keys()].some((key) => !there.has(key));
+  });
 }

@@ -1,9 +1,9 @@
-/** Wake-ups from the kernel. They say that something changed, observe says what. */
+/** Wake-ups from the kernel. They say that something changed, observe says what. `netconf` tells of forwarding and rp_filter. */
 import { setTimeout as delay } from "node:timers/promises";
 import { follow } from "./exec.ts";
 
 const SOURCES = [
-  ["ip", ["-o", "monitor", "link", "address", "route", "rule", "nexthop"], "network"],
+  ["ip", ["-o", "monitor", "link", "address", "route", "rule", "nexthop", "netconf"], "network"],
   ["nft", ["monitor"], "nft"],
 ] as const;
 
