@@ -1,6 +1,6 @@
 /**
  * One real agent at rest: 50 peers, 2,000 routes, three gateways that it probes. The gateways are real agents; the other
- * peers have joined and never came.
+ * peers answer WireGuard and do nothing else. The agent runs as a service does, `agent run`, not in the foreground of a join.
  */
 import { spawn } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -54,7 +54,9 @@ export async function agent(options: BenchOptions): Promise<Row[]> {
     options.log(`${PEERS - REAL + 1} more peers join`);
     const expires = new Date(Date.now() + 3_600_000).toISOString();
     const { token } = (await mesh.call("POST", "/v1/tokens", { spec: { site: "cloud", uses: PEERS, expires } })) as { token: string };
-    await mesh.lab.exec("ctl", [process.execPath, JOIN_MANY, token, String(PEERS - REAL + 1)], { timeoutMs: 60_000 });
+    const key = (await mesh.lab.exec(CLIENT, ["wg", "show", "ism0", "public-key"])).stdout.trim();
+    await mesh.lab.exec("ctl", [process.execPath, JOIN_MANY, token, String(PEERS - REAL + 1), key], { timeoutMs: 60_000 });
+    await mesh.lab.crash(CLIENT);
     await until("the agent has its peers and routes", () => settled(mesh), { signal: options.signal, withinMs: 60_000, everyMs: 500 });
     await delay(SETTLE_MS);
     const cpu: number[] = [];
@@ -87,7 +89,8 @@ async function settled({ status, lab }: BenchMesh): Promise<true | undefined> {
   const now = await status(CLIENT);
   const routes = await lab.exec(CLIENT, ["sh", "-c", "ip route show table 157 proto 157 | grep -c nhid"], { mayFail: true });
   const up = now.links.filter(({ verdict }) => verdict === "Up").length;
-  return now.peers.length >= PEERS && up === 3 && Number(routes.stdout) >= DESTINATIONS ? true : undefined;
+  const answer = now.peers.filter(({ handshakeAgeMs }) => handshakeAgeMs !== undefined).length;
+  return answer >= PEERS && up === 3 && Number(routes.stdout) >= DESTINATIONS ? true : undefined;
 }
 
 async function agentPid({ lab }: BenchMesh): Promise<number> {

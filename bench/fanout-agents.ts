@@ -60,6 +60,8 @@ export interface Prepared {
   readonly key: string;
   readonly csr: string;
   readonly publicKey: string;
+  /** Where it says it can be dialed; a documentation address when absent. */
+  readonly endpoint?: string;
 }
 
 export async function prepare(name: string): Promise<Prepared> {
@@ -83,7 +85,7 @@ export async function redeem(server: Server, secret: string, made: Prepared, age
     csr: made.csr,
     machineId: randomBytes(32).toString("hex"),
     bootId: randomUUID(),
-    endpoints: [`${address}:51820`],
+    endpoints: [made.endpoint ?? `${address}:51820`],
     version: "0.1.0",
   });
   const answer = JoinResponse.parse(await post(server, "/v1/join", body, agent));

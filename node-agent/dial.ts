@@ -10,6 +10,9 @@ import type { Endpoint } from "../mesh/model/scalars.ts";
 export const FRESH_MS = 180_000;
 /** WireGuard repeats an initiation every 5 s: each candidate gets one. */
 export const TURN_MS = 5_000;
+/** A peer that stays silent through so many turns is likely switched off: turns double up to the longest one. */
+export const PATIENT_TURNS = 12;
+const LONGEST_TURN_MS = 40_000;
 
 /** What the agent remembers of one peer on one interface. */
 export interface DialHistory {
@@ -18,6 +21,8 @@ export interface DialHistory {
   readonly since: number;
   /** Candidates at that time, joined: a changed list is news. */
   readonly offered: string;
+  /** Turns without a handshake so far. */
+  readonly turns?: number;
   /** The last endpoint that a handshake proved, also from an earlier run of the agent. */
   readonly proven: Endpoint | undefined;
 }
@@ -53,11 +58,24 @@ export function chooseDial(candidates: readonly Endpoint[], history: DialHistory
     const dialed = candidates.includes(history.dialed as Endpoint) && !fresh ? history.dialed : candidates[0];
     // A new list that still holds what is tried right now does not start the turn anew.
     const since = dialed === history.dialed ? history.since : now;
-    return { endpoint: dialed, history: { ...history, dialed, since, offered }, reset: dialed !== history.dialed };
+    return { endpoint: dialed, history: { ...history, dialed, since, offered, turns: 0 }, reset: dialed !== history.dialed };
   }
-  if (now - history.since < TURN_MS) return { endpoint: history.dialed, history: { ...history, offered }, reset: false };
-  const next = nextInTurn(withProven(candidates, history.proven), history.dialed);
-  return { endpoint: next, history: { ...history, dialed: next, since: now, offered }, reset: next !== undefined };
+  const list = withProven(candidates, history.proven);
+  const turns = history.turns ?? 0;
+  if (now - history.since < turnMs(turns, list.length)) return { endpoint: history.dialed, history: { ...history, offered }, reset: false };
+  const next = nextInTurn(list, history.dialed);
+  return { endpoint: next, history: { ...history, dialed: next, since: now, offered, turns: turns + 1 }, reset: next !== undefined };
+}
+
+/** Whether it is worth looking at the peer often. */
+export function isPatient({ turns = 0 }: DialHistory): boolean {
+  return turns >= PATIENT_TURNS;
+}
+
+/** Every candidate gets two quick turns before they become longer. */
+function turnMs(turns: number, candidates: number): number {
+  const doublings = Math.max(0, turns - Math.max(PATIENT_TURNS, 2 * candidates));
+  return Math.min(TURN_MS * 2 ** Math.min(doublings, 8), LONGEST_TURN_MS);
 }
 
 /** Remembered from an earlier run: the proven endpoint is dialed first, so that a reboot costs nothing. */

@@ -9,7 +9,7 @@ import type { KernelState, PeerDial } from "../mesh/kernel/types.ts";
 import type { PeerPlan, Plan } from "../mesh/model/plan.ts";
 import { Endpoint, type NodeName } from "../mesh/model/scalars.ts";
 import type { Family } from "../mesh/net/ip.ts";
-import { chooseDial, clientCandidates, type DialHistory, FRESH_MS, gatewayCandidates, meshCandidates, rememberedDial } from "./dial.ts";
+import { chooseDial, clientCandidates, type DialHistory, FRESH_MS, gatewayCandidates, isPatient, meshCandidates, rememberedDial } from "./dial.ts";
 import { readHint } from "./files.ts";
 import { createKeeper } from "./keeper.ts";
 import type { Links } from "./links.ts";
@@ -41,7 +41,7 @@ export interface DialRound {
   /** Whether something else is to be dialed than in the round before. */
   readonly changed: boolean;
   readonly resets: readonly Reset[];
-  /** Something has no handshake yet: look again soon. */
+  /** Something has no handshake yet, and has not been silent for long: look again soon. */
   readonly unproven: boolean;
 }
 
@@ -103,7 +103,9 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
     const fresh = now - seen.latestHandshake < FRESH_MS;
     const candidates = candidatesOf(slot, plan, families, histories.get(`mesh/${slot.node}`)?.proven);
     const known = stored[slot.node]?.[slot.kind];
-    const before = histories.get(key) ?? (known === undefined || fresh ? undefined : rememberedDial(known, candidates, now));
+    const earlier = histories.get(key) ?? (known === undefined || fresh ? undefined : rememberedDial(known, candidates, now));
+    // Traffic may wait for a gateway: it is never waited for patiently.
+    const before = slot.kind === "mesh" || earlier === undefined ? earlier : { ...earlier, turns: 0 };
     const { endpoint, history, reset } = chooseDial(candidates, before, seen, now);
     histories.set(key, history);
     const dial = endpoint === undefined ? undefined : { slot, endpoint, proven: fresh && endpoint === seen.endpoint };
@@ -139,7 +141,8 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
         const { dial, reset, fresh } = judge(slot, plan, families, status, now);
         if (dial !== undefined) next.push(dial);
         if (reset) resets.push({ ifname: slot.ifname, publicKey: slot.publicKey, node: slot.node });
-        unproven ||= dial !== undefined && !fresh;
+        const history = histories.get(`${slot.kind}/${slot.node}`);
+        unproven ||= dial !== undefined && !fresh && (history === undefined || !isPatient(history));
       }
       for (const key of histories.keys()) if (!live.has(key)) histories.delete(key);
       const changed = !sameDials(dials, next);

@@ -9,6 +9,7 @@ import {
   type DialHistory,
   FRESH_MS,
   gatewayCandidates,
+  isPatient,
   isPrivate,
   meshCandidates,
   rememberedDial,
@@ -18,6 +19,7 @@ import {
 const ep = (text: string): Endpoint => text as Endpoint;
 const A = ep("203.0.113.1:51820");
 const B = ep("203.0.113.2:51820");
+const C = ep("203.0.113.3:51820");
 const LAN = ep("192.168.88.10:51820");
 const NEVER = { endpoint: undefined, latestHandshake: 0 };
 const NOW = 1_800_000_000_000;
@@ -33,6 +35,25 @@ describe("which endpoint is dialed", () => {
     const second = chooseDial([A, B], still.history, { endpoint: A, latestHandshake: 0 }, NOW + TURN_MS);
     expect(second).toMatchObject({ endpoint: B, reset: true });
     expect(chooseDial([A, B], second.history, NEVER, NOW + 2 * TURN_MS).endpoint).toBe(A);
+  });
+
+  test("takes longer and longer turns for a peer that stays silent, and quick ones again when it is news or has answered", () => {
+    let dial = chooseDial([A, B], undefined, NEVER, NOW);
+    let moves = 0;
+    let at = NOW;
+    for (; at < NOW + 600_000; at += 1_000) {
+      const before = dial.endpoint;
+      dial = chooseDial([A, B], dial.history, NEVER, at);
+      if (dial.endpoint !== before) moves++;
+    }
+    // A turn every 5 s would be 120 in ten minutes; every 40 s, 15.
+    expect(moves).toBeGreaterThan(20);
+    expect(moves).toBeLessThan(40);
+    expect(isPatient(dial.history)).toBe(true);
+    const news = chooseDial([B, C], dial.history, NEVER, at);
+    expect(isPatient(news.history)).toBe(false);
+    const answered = chooseDial([A, B], dial.history, { endpoint: A, latestHandshake: at }, at);
+    expect(isPatient(answered.history)).toBe(false);
   });
 
   test("a proven endpoint is kept, also when the peer roamed to one that nobody named", () => {
