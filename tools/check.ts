@@ -3,9 +3,10 @@
  * nothing, and fails if one gate failed. `isthmus test FILTER…` runs only the tests whose path holds a filter.
  */
 import { spawnSync } from "node:child_process";
-import { readdirSync } from "node:fs";
-import { cpus, userInfo } from "node:os";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpus, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
+import { countTests } from "./count-tests.ts";
 
 interface Gate {
   readonly name: string;
@@ -27,7 +28,19 @@ function main(filters: readonly string[]): number {
     console.error("isthmus test: the lab tests make network namespaces and need root; run it in a root shell or a container");
     return 7;
   }
-  const tests: Gate = { name: "tests", argv: [tool("vitest"), "run", ...filters] };
+  const scratch = mkdtempSync(join(tmpdir(), "isthmus-test-"));
+  try {
+    return runAll(filters, join(scratch, "results.json"));
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+function runAll(filters: readonly string[], results: string): number {
+  const tests: Gate = {
+    name: "tests",
+    argv: [tool("vitest"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${results}`, ...filters],
+  };
   const gates = filters.length > 0 ? [tests] : [...STATIC, tests];
   console.log(`isthmus test: ${gates.map((gate) => gate.name).join(", ")} (Node ${process.versions.node}, ${cpus().length} cores)`);
   const leftBefore = leftovers();
@@ -38,6 +51,8 @@ function main(filters: readonly string[]): number {
     failed.push("clean-up");
   }
   console.log(failed.length === 0 ? "isthmus test: all green" : `isthmus test: FAILED: ${failed.join(", ")}`);
+  const counted = countTests(readIfThere(results), !failed.includes("tests"));
+  if (counted !== undefined) console.log(counted);
   return failed.length === 0 ? 0 : 1;
 }
 
@@ -57,6 +72,14 @@ function leftovers(): string[] {
     return readdirSync("/run/netns");
   } catch {
     return [];
+  }
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return undefined;
   }
 }
 
