@@ -4,7 +4,13 @@ import { defineConfig } from "vitest/config";
  * Unit and property tests run side by side. What makes namespaces, processes or timing-sensitive traffic (`lab`,
  * `system`) runs one file at a time, so that tests measure the product and not each other.
  */
-const SYSTEM = ["test/lab/**/*.test.ts", "test/node-agent/drivers/**/*.test.ts", "test/node-agent/*nodes*.test.ts", "test/node-agent/probe/**/*.test.ts", "test/system/**/*.test.ts"];
+const SYSTEM = [
+  "test/lab/**/*.test.ts",
+  "test/node-agent/drivers/**/*.test.ts",
+  "test/node-agent/*nodes*.test.ts",
+  "test/node-agent/probe/**/*.test.ts",
+  "test/system/**/*.test.ts",
+];
 
 export default defineConfig({
   test: {

@@ -5,11 +5,11 @@
 import { applyOperations } from "./apply-model.ts";
 import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
 import type { Operation } from "./operations.ts";
-import { routeKey, ruleKey, type KernelState, type Nexthop, type Route, type WgInterface, type WgPeer } from "./types.ts";
+import { type KernelState, type Nexthop, type Route, type WgInterface, type WgPeer } from "./types.ts";
 
 export { applyOperations } from "./apply-model.ts";
 export { describeOperation } from "./describe.ts";
-export { EMPTY_KERNEL, type ChangeRow, type Operation } from "./operations.ts";
+export { EMPTY_KERNEL, type Operation } from "./operations.ts";
 
 /**
  * Empty for equal states. A peer's endpoint is written when the peer is new, or when `desired` names one that differs
@@ -181,5 +181,3 @@ function hostsOperations({ hosts: desired }: KernelState, { hosts: observed }: K
 function missing<T>(from: ReadonlyMap<string, T>, inMap: ReadonlyMap<string, T>): T[] {
   return from === inMap ? [] : [...from].filter(([key]) => !inMap.has(key)).map(([, value]) => value);
 }
-
-export { routeKey, ruleKey };

@@ -100,8 +100,3 @@ export const Labels = z
     }
   });
 export type Labels = z.infer<typeof Labels>;
-
-/** Selects nodes whose labels hold every pair; an empty selector selects all. */
-export function matches(selector: Labels, labels: Labels): boolean {
-  return Object.entries(selector).every(([key, value]) => labels[key] === value);
-}

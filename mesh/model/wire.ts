@@ -104,7 +104,9 @@ export const AgentReport = z.object({
   observed: z.record(z.string(), Endpoint.nullable()).optional(),
   handshakes: z.object({ peers: z.int(), fresh: z.int(), lost: z.array(z.string()).max(20).optional() }).optional(),
   results: z.record(z.string(), ResourceResult.nullable()).optional(),
-  conditions: z.array(z.object({ type: z.string(), status: z.enum(["True", "False", "Unknown"]), reason: z.string(), message: z.string().optional() })).optional(),
+  conditions: z
+    .array(z.object({ type: z.string(), status: z.enum(["True", "False", "Unknown"]), reason: z.string(), message: z.string().optional() }))
+    .optional(),
   events: z.array(AgentEvent).max(100).optional(),
 });
 export type AgentReport = z.infer<typeof AgentReport>;
@@ -145,7 +147,13 @@ export const ViewDelta = z.object({
 export type ViewDelta = z.infer<typeof ViewDelta>;
 
 /** Replaces the named buckets of a view (first byte of the key's hash); the whole view when `b` is absent. */
-export const ViewBuckets = z.object({ t: z.literal("fill"), v: z.string(), r: z.int(), b: z.array(z.int()).optional(), p: z.record(z.string(), z.unknown()) });
+export const ViewBuckets = z.object({
+  t: z.literal("fill"),
+  v: z.string(),
+  r: z.int(),
+  b: z.array(z.int()).optional(),
+  p: z.record(z.string(), z.unknown()),
+});
 export type ViewBuckets = z.infer<typeof ViewBuckets>;
 
 /** Audience change: views to hold from now on (their content follows as `fill`) and views to drop. */
@@ -156,9 +164,23 @@ export const WantBuckets = z.object({ t: z.literal("want"), v: z.string() });
 export const Removed = z.object({ t: z.literal("removed"), node: NodeName });
 /** This connection is refused; `code` is of the error table. The data plane stays as it is. */
 export const Refused = z.object({ t: z.literal("refused"), code: z.string(), message: z.string(), remedy: z.string().optional() });
-export const ControllerAsk = z.object({ t: z.literal("ask"), id: z.string(), what: z.enum(["explain", "status", "diff"]), body: z.unknown().optional() });
+export const ControllerAsk = z.object({
+  t: z.literal("ask"),
+  id: z.string(),
+  what: z.enum(["explain", "status", "diff"]),
+  body: z.unknown().optional(),
+});
 
-export const ControllerMessage = z.discriminatedUnion("t", [ControllerHello, ViewDelta, ViewBuckets, ViewsChange, WantBuckets, Removed, Refused, ControllerAsk]);
+export const ControllerMessage = z.discriminatedUnion("t", [
+  ControllerHello,
+  ViewDelta,
+  ViewBuckets,
+  ViewsChange,
+  WantBuckets,
+  Removed,
+  Refused,
+  ControllerAsk,
+]);
 export type ControllerMessage = z.infer<typeof ControllerMessage>;
 
 /** What the controller keeps of an agent's claims, by which peers are compiled (authority: I11). */

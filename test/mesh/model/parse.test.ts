@@ -300,18 +300,38 @@ describe("a set of documents", () => {
 });
 
 describe("the parser, whatever it is given", () => {
-  const odd = fc.constantFrom("__proto__", "constructor", "toString", "spec", "destinations", "gateways", "address", "10.0.0.0/8", "::/0", "", "1", "\u0000");
+  const odd = fc.constantFrom(
+    "__proto__",
+    "constructor",
+    "toString",
+    "spec",
+    "destinations",
+    "gateways",
+    "address",
+    "10.0.0.0/8",
+    "::/0",
+    "",
+    "1",
+    "\u0000",
+  );
   const json = fc.jsonValue({ maxDepth: 4 });
 
   it("gives a resource or faults with a place, and never throws", () => {
-    const spec = fc.oneof(json, fc.dictionary(fc.oneof(odd, fc.constantFrom("snat", "health", "sources", "subnets", "overlay", "labels", "candidates", "sites", "vrrp")), fc.oneof(json, odd)));
+    const spec = fc.oneof(
+      json,
+      fc.dictionary(
+        fc.oneof(odd, fc.constantFrom("snat", "health", "sources", "subnets", "overlay", "labels", "candidates", "sites", "vrrp")),
+        fc.oneof(json, odd),
+      ),
+    );
     const kinds = fc.constantFrom(...Object.values(KINDS).map(({ kind, apiVersion }) => ({ kind, apiVersion })));
     fc.assert(
       fc.property(kinds, spec, fc.oneof(fc.constant({ name: "a" }), json), (head, body, metadata) => {
         const parsed = parseDocument({ ...head, metadata, spec: body }, { index: 4, file: "f" }, { anyKind: true, now: 0 });
         if (!Array.isArray(parsed)) return;
         expect(parsed.length).toBeGreaterThan(0);
-        for (const found of parsed) expect(found).toMatchObject({ document: 4, file: "f", path: expect.any(String) as string, message: expect.stringMatching(/./) as string });
+        for (const found of parsed)
+          expect(found).toMatchObject({ document: 4, file: "f", path: expect.any(String) as string, message: expect.stringMatching(/./) as string });
       }),
       { numRuns: 400 },
     );
@@ -319,7 +339,10 @@ describe("the parser, whatever it is given", () => {
   });
 
   it("takes back what it gave", () => {
-    const cidr = fc.tuple(fc.integer({ min: 1, max: 126 }), fc.integer({ min: 0, max: 255 }), fc.integer({ min: 9, max: 32 })).filter(([a]) => a !== 127).map(([a, b, bits]) => `${a}.${bits >= 16 ? b : b & (0xff00 >> (bits - 8)) & 0xff}.0.0/${bits}`);
+    const cidr = fc
+      .tuple(fc.integer({ min: 1, max: 126 }), fc.integer({ min: 0, max: 255 }), fc.integer({ min: 9, max: 32 }))
+      .filter(([a]) => a !== 127)
+      .map(([a, b, bits]) => `${a}.${bits >= 16 ? b : b & (0xff00 >> (bits - 8)) & 0xff}.0.0/${bits}`);
     fc.assert(
       fc.property(fc.array(cidr, { minLength: 1, maxLength: 20 }), (destinations) => {
         const once = resource(egress({ destinations }));
