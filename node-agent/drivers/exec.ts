@@ -1,8 +1,5 @@
-/**
- * Runs the host's tools. The only place that starts processes. On `node:child_process`: a library for it costs the agent
- * 10 MiB and 60 ms at every start (docs/decisions/012-agent-weight.md).
- */
-import { spawn } from "node:child_process";
+/** Runs the host's tools. The only place that starts processes. */
+import { execa } from "execa";
 import { IsthmusError } from "../../mesh/errors.ts";
 
 /** Debian packages of the tools that we call. */
@@ -29,61 +26,33 @@ export interface Ran {
 }
 
 const ENVIRONMENT = { LC_ALL: "C" };
-const LIMIT_MS = 15_000;
-/** After SIGTERM, for a tool that does not listen. */
-const KILL_AFTER_MS = 5_000;
 
 /**
  * Runs a tool to its end. A bad exit status is an answer (`ok: false`), not an exception.
  * @throws {IsthmusError} ToolMissing, NotRoot (the tool may not be run), Timeout, or Internal when aborted
  */
-export function run(tool: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
-  const { input, signal, timeoutMs = LIMIT_MS } = options;
-  return new Promise((done, failed) => {
-    const givenUp = (): IsthmusError => new IsthmusError("Internal", `${tool} was given up because the agent is stopping`);
-    if (signal?.aborted === true) return failed(givenUp());
-    const child = spawn(tool, args, { stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"], env: { ...process.env, ...ENVIRONMENT } });
-    let stopped: IsthmusError | undefined;
-    let force: NodeJS.Timeout | undefined;
-    const stop = (why: IsthmusError): void => {
-      stopped ??= why;
-      child.kill();
-      force ??= setTimeout(() => child.kill("SIGKILL"), KILL_AFTER_MS);
-    };
-    const abort = (): void => stop(givenUp());
-    const limit = setTimeout(() => stop(new IsthmusError("Timeout", `${tool} did not end within ${timeoutMs} ms`)), timeoutMs);
-    signal?.addEventListener("abort", abort, { once: true });
-    const settle = (): void => {
-      clearTimeout(limit);
-      clearTimeout(force);
-      signal?.removeEventListener("abort", abort);
-    };
-    child.on("error", (error: NodeJS.ErrnoException) => {
-      if (child.pid !== undefined) return;
-      settle();
-      failed(startFailure(tool, error));
-    });
-    const stdout: Buffer[] = [];
-    const stderr: Buffer[] = [];
-    child.stdout?.on("data", (part: Buffer) => stdout.push(part));
-    child.stderr?.on("data", (part: Buffer) => stderr.push(part));
-    // What a stopped tool has started may hold the pipes open.
-    child.on("exit", () => stopped !== undefined && [child.stdout, child.stderr].forEach((stream) => stream?.destroy()));
-    child.on("close", (status) => {
-      settle();
-      if (stopped !== undefined) failed(stopped);
-      else done({ ok: status === 0, stdout: Buffer.concat(stdout).toString("utf8"), stderr: Buffer.concat(stderr).toString("utf8") });
-    });
-    // A tool that ends without reading all of it says why in its own words.
-    child.stdin?.on("error", () => undefined).end(input);
+export async function run(tool: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  const child = execa(tool, args, {
+    ...(options.input === undefined ? { stdin: "ignore" as const } : { input: options.input }),
+    timeout: options.timeoutMs ?? 15_000,
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+    reject: false,
+    stripFinalNewline: false,
+    env: ENVIRONMENT,
   });
-}
-
-function startFailure(tool: string, error: NodeJS.ErrnoException): IsthmusError {
-  if (error.code === "ENOENT") return missing(tool);
-  if (error.code === "EACCES" || error.code === "EPERM")
-    return new IsthmusError("NotRoot", `${tool} may not be run by this user`, { remedy: "run isthmus as root" });
-  return new IsthmusError("Internal", `${tool} cannot be started: ${error.message}`, { cause: error });
+  // What a stopped tool has left behind may hold its pipes open for ever.
+  child.nodeChildProcess.once("exit", (_status, killedBy) => {
+    if (killedBy === null) return;
+    child.nodeChildProcess.stdout?.destroy();
+    child.nodeChildProcess.stderr?.destroy();
+  });
+  const result = await child;
+  if (result.code === "ENOENT") throw missing(tool);
+  if (result.code === "EACCES" || result.code === "EPERM")
+    throw new IsthmusError("NotRoot", `${tool} may not be run by this user`, { remedy: "run isthmus as root" });
+  if (result.timedOut) throw new IsthmusError("Timeout", `${tool} did not end within ${options.timeoutMs ?? 15_000} ms`);
+  if (result.isCanceled) throw new IsthmusError("Internal", `${tool} was given up because the agent is stopping`);
+  return { ok: result.exitCode === 0, stdout: result.stdout, stderr: result.stderr };
 }
 
 /** Runs a tool that must succeed. @throws {IsthmusError} also KernelRefused or NotRoot, with what the tool said */
@@ -107,28 +76,11 @@ export function refused(what: string, said: string): IsthmusError {
 }
 
 /** Calls back with what a long-running tool prints, until it ends or the signal fires. */
-export function follow(tool: string, args: readonly string[], onData: (text: string) => void, signal: AbortSignal): Promise<void> {
-  return new Promise((done, failed) => {
-    if (signal.aborted) return done();
-    const child = spawn(tool, args, { stdio: ["ignore", "pipe", "ignore"], env: { ...process.env, ...ENVIRONMENT } });
-    const kill = (): void => void child.kill();
-    const settle = (): void => {
-      signal.removeEventListener("abort", kill);
-      process.off("exit", kill);
-    };
-    signal.addEventListener("abort", kill, { once: true });
-    process.once("exit", kill);
-    child.stdout.setEncoding("utf8").on("data", onData);
-    child.on("error", (error: NodeJS.ErrnoException) => {
-      if (child.pid !== undefined) return;
-      settle();
-      failed(startFailure(tool, error));
-    });
-    child.on("close", () => {
-      settle();
-      done();
-    });
-  });
+export async function follow(tool: string, args: readonly string[], onData: (text: string) => void, signal: AbortSignal): Promise<void> {
+  const child = execa(tool, args, { stdin: "ignore", stderr: "ignore", buffer: false, reject: false, cancelSignal: signal, env: ENVIRONMENT });
+  child.stdout.setEncoding("utf8").on("data", onData);
+  const result = await child;
+  if (result.code === "ENOENT") throw missing(tool);
 }
 
 /**
@@ -136,15 +88,17 @@ export function follow(tool: string, args: readonly string[], onData: (text: str
  * first word after our death). Returns its process id.
  */
 export async function startDetached(tool: string, args: readonly string[], logFile: string): Promise<number> {
-  // The shell opens the log and becomes the tool, so that a full disk is the tool's trouble and not ours.
+  // The shell opens the log and becomes the tool; execa can give a child only its own pipes.
   const script = 'log=$1; shift; command -v "$1" >/dev/null || exit 127; exec "$@" >>"$log" 2>&1';
-  const child = spawn("sh", ["-c", script, "sh", logFile, tool, ...args], {
+  const child = execa("sh", ["-c", script, "sh", logFile, tool, ...args], {
     detached: true,
+    cleanup: false,
     stdio: "ignore",
-    env: { ...process.env, ...ENVIRONMENT, LOG_LEVEL: "error" },
+    reject: false,
+    env: { ...ENVIRONMENT, LOG_LEVEL: "error" },
   });
-  child.on("error", () => undefined);
-  child.unref();
+  child.nodeChildProcess.unref();
+  child.catch(() => undefined);
   if (child.pid === undefined) throw missing("sh");
   return child.pid;
 }
