@@ -1,6 +1,7 @@
 /** Commands of a node. The command line starts them; everything that touches the outside is made here. */
 import { readFileSync, readdirSync, rmSync } from "node:fs";
 import { request } from "node:http";
+import { flushCompileCache } from "node:module";
 import { join as joinPath } from "node:path";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { runNode } from "./agent.ts";
@@ -17,6 +18,8 @@ import { installUnit, removeUnit, systemdRuns } from "./systemd.ts";
 
 export type { AgentStatus } from "./status.ts";
 
+/** Node writes what it compiled at a clean exit only, which an agent rarely has; by now all of it has been used. */
+const KEEP_COMPILED_MS = 20_000;
 /** Port of ism0 before the plan says another. */
 const DEFAULT_MESH_PORT = 51_820;
 
@@ -88,6 +91,7 @@ export async function runAgent(options: CommonOptions): Promise<void> {
       remedy: "run `isthmus join TOKEN`",
     });
   const lock = await takeLock(at.run);
+  const keep = setTimeout(flushCompileCache, KEEP_COMPILED_MS).unref();
   try {
     const kernel = kernelOf(at, log);
     const ended = await runNode({ at, identity, kernel, routeGet, log }, signal);
@@ -95,6 +99,7 @@ export async function runAgent(options: CommonOptions): Promise<void> {
       for (const line of await withdraw(at, kernel, signal, log)) log(line);
     }
   } finally {
+    clearTimeout(keep);
     await lock.release();
   }
 }

@@ -163,7 +163,8 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     } else {
       failures = 0;
       lastState = desired.state;
-      observed = operations.length === 0 ? state : afterApply(desired.state, state);
+      // Also where nothing was to do: equal parts become the same objects, and the next difference costs nothing.
+      observed = afterApply(desired.state, state);
       if (asked.length > 0) observed = undefined;
     }
     last = {
