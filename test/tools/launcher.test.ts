@@ -1,0 +1,80 @@
+/** The launcher with a registry that is made up: when it installs, and what a failure leaves. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+const root = join(import.meta.dirname, "../..");
+
+/** Makes what `npm ci` would make: a `node` that says which packages it belongs to, and what it was asked to run. */
+const NPM = `#!/bin/sh
+echo "npm $*" >>"$NPM_LOG"
+[ -z "$NPM_FAILS" ] || { echo "ENOTFOUND"; exit 1; }
+mkdir -p node_modules/node/bin
+printf '#!/bin/sh\\nshift; echo "$(cat %s/version) ran $*"\\n' '$(dirname "$0")' >node_modules/node/bin/node
+cat package-lock.json >node_modules/node/bin/version
+chmod +x node_modules/node/bin/node
+`;
+
+describe("the launcher", () => {
+  let tree: string;
+  beforeEach(() => {
+    tree = mkdtempSync(join(tmpdir(), "isthmus-launcher-"));
+    cpSync(join(root, "isthmus"), join(tree, "isthmus"));
+    for (const name of ["package.json", ".npmrc"]) writeFileSync(join(tree, name), "");
+    writeFileSync(join(tree, "package-lock.json"), "v1");
+    mkdirSync(join(tree, "bin"));
+    writeFileSync(join(tree, "bin/npm"), NPM, { mode: 0o755 });
+    writeFileSync(join(tree, "npm.log"), "");
+  });
+  afterEach(() => rmSync(tree, { recursive: true, force: true }));
+
+  const start = (argv: readonly string[], env: Record<string, string> = {}): { out: string; err: string } => {
+    const path = `${join(tree, "bin")}:${process.env["PATH"] ?? ""}`;
+    const { stdout, stderr } = spawnSync(join(tree, "isthmus"), argv, {
+      encoding: "utf8",
+      env: { PATH: path, NPM_LOG: join(tree, "npm.log"), NPM_FAILS: "", ...env },
+    });
+    return { out: stdout.trim(), err: stderr };
+  };
+  const installs = (): number => readFileSync(join(tree, "npm.log"), "utf8").split("\n").length - 1;
+  const upgrade = (): void => appendFileSync(join(tree, "package-lock.json"), ".1");
+
+  test("installs at the first start, not at the next, and again when the lock file changed", () => {
+    expect(start(["get", "nodes"])).toMatchObject({ out: "v1 ran get nodes", err: expect.stringContaining("installing npm packages") as string });
+    expect(start(["version"])).toEqual({ out: "v1 ran version", err: "" });
+    expect(installs()).toBe(1);
+    upgrade();
+    expect(start(["version"]).out).toBe("v1.1 ran version");
+    expect(installs()).toBe(2);
+    expect(readdirSync(tree).filter((name) => name.endsWith(".new"))).toEqual([]);
+  });
+
+  test("goes on with the packages that are there when the registry cannot be reached, and says so", () => {
+    start(["version"]);
+    upgrade();
+    const { out, err } = start(["version"], { NPM_FAILS: "yes" });
+    expect(out).toBe("v1 ran version");
+    expect(err).toContain("ENOTFOUND");
+    expect(err).toContain("going on with the packages that are there");
+    expect(existsSync(join(tree, "node_modules/node/bin/node"))).toBe(true);
+  });
+
+  test("says what failed when there is nothing to go on with", () => {
+    const { out, err } = start(["version"], { NPM_FAILS: "yes" });
+    expect(out).toBe("");
+    expect(err).toContain("error: npm ci failed");
+  });
+
+  test("an agent that boots never asks a registry", () => {
+    start(["version"]);
+    upgrade();
+    expect(start(["agent", "run"]).out).toMatch(/^v1 ran .*agent run$/);
+    expect(installs()).toBe(1);
+  });
+
+  test("is a script that every sh understands", () => {
+    execFileSync("sh", ["-n", join(root, "isthmus")]);
+  });
+});
