@@ -1,6 +1,7 @@
 /** HTTP to the controller, over its unix socket or TLS with an admin's certificate. */
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
+import { RECOVERY_HEADER } from "../mesh/model/answers.ts";
 import type { Context } from "./context.ts";
 
 export interface Client {
@@ -23,10 +24,19 @@ export function apiPath(parts: readonly string[], query: Readonly<Record<string,
   return `/${["v1", ...parts.map(encodeURIComponent)].join("/")}${search === "" ? "" : `?${search}`}`;
 }
 
-export function clientFor(context: Context): Client {
+/** @param warn told once when the controller says that it is in Recovery */
+export function clientFor(context: Context, warn: (text: string) => void = () => {}): Client {
   const where = context.socket ?? context.server ?? context.name;
-  const send = (method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<IncomingMessage> =>
-    exchange(context, method, path, body, signal, where);
+  let warned = false;
+  const send = async (method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<IncomingMessage> => {
+    const answer = await exchange(context, method, path, body, signal, where);
+    const missing = answer.headers[RECOVERY_HEADER];
+    if (typeof missing === "string" && !warned) {
+      warned = true;
+      warn(recoveryText(Number(missing)));
+    }
+    return answer;
+  };
   return {
     where,
     call: async (method, path, body) => {
@@ -40,6 +50,11 @@ export function clientFor(context: Context): Client {
       yield* splitLines(answer, where, signal);
     },
   };
+}
+
+function recoveryText(missing: number): string {
+  const away = missing === 0 ? "every node on record has reported" : `${missing} of the nodes on record have not reported yet`;
+  return `the controller is in Recovery: agents have seen more than its store knows, so it deletes no peer and issues no address or token; ${away}. It ends by itself, or with \`isthmus recovery confirm\` when everyone who will come back is back`;
 }
 
 /** Sends a request and gives the answer once its status is good; otherwise throws what the body says. */

@@ -6,5 +6,5 @@ import type { Io } from "./io.ts";
 
 /** The client of the chosen context. @throws {IsthmusError} when there is none */
 export async function connect(io: Io, flags: GlobalFlags): Promise<Client> {
-  return clientFor(await chooseContext(io, flags));
+  return clientFor(await chooseContext(io, flags), (text) => io.err(`warning: ${text}\n`));
 }

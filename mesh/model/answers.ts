@@ -5,6 +5,9 @@
 import { z } from "zod";
 import { Labels } from "./scalars.ts";
 
+/** Header of every answer of a controller in Recovery: how many nodes on record have not reported since it began. */
+export const RECOVERY_HEADER = "isthmus-recovery";
+
 /** GET /v1/events gives `{ items }`, newest last; with `watch=1` one per line. */
 export const EventRecord = z.object({
   at: z.number(),
