@@ -19,7 +19,7 @@ export function systemdRuns(): boolean {
 export function unitText(at: Places, command: string): string {
   return `[Unit]
 Description=Isthmus node agent
-Documentation=https://isthmus.dev/docs
+Documentation=file:${join(import.meta.dirname, "../docs/operations.md")}
 After=network-online.target
 Wants=network-online.target
 StartLimitIntervalSec=0
