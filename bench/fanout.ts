@@ -113,20 +113,7 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
 
 /** Starts `isthmus controller run` and waits until it is ready. */
 async function startController(data: string): Promise<ChildProcess> {
-  const main = joinPath(import.meta.dirname, "../cli/main.ts");
-  const argv = [
-    main,
-    "controller",
-    "run",
-    "--data",
-    data,
-    "--listen",
-    `127.0.0.1:${PORT}`,
-    "--advertise",
-    `127.0.0.1:${PORT}`,
-    "--socket",
-    socketOf(data),
-  ];
+  const argv = ["controller", "run", "--data", data, "--listen", `127.0.0.1:${PORT}`, "--advertise", `127.0.0.1:${PORT}`, "--socket", socketOf(data)];
   const child = spawn(joinPath(import.meta.dirname, "../isthmus"), argv, { stdio: ["ignore", "ignore", "inherit"] });
   const deadline = performance.now() + 30_000;
   while (performance.now() < deadline) {
