@@ -1,0 +1,171 @@
+/**
+ * Health that is hard to fool (DATAPLANE §3): neither the client's own stall, nor a long way, nor the gateway's agent moves
+ * anything; a gateway that does not forward is left at once, although it lives. Needs root.
+ */
+import { execa } from "execa";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { netnsName, WORLD } from "../../lab/names.ts";
+import { eventually, netnsScript } from "../../lab/shell.ts";
+import { conditionOf, egress, forgetFlaps, INTERNET, type Plane, planeUp, settled, steady } from "./plane.ts";
+
+const NAME = `t-${process.pid}-ks`;
+const CLIENT = "datacenter1";
+const DELAY = fileURLToPath(new URL("delay.py", import.meta.url));
+
+let plane: Plane;
+
+beforeAll(async () => {
+  plane = await planeUp(NAME, { manifests: false });
+  await plane.apply(egress());
+}, 120_000);
+
+afterAll(async () => plane.down());
+
+beforeEach(async () => {
+  await settled(plane);
+  await forgetFlaps(plane, CLIENT);
+  await steady(plane, CLIENT, "do1");
+}, 90_000);
+
+const sleep = async (ms: number): Promise<void> => new Promise((wake) => setTimeout(wake, ms));
+
+/** The choice stays what it was, since when it was, and no packet is lost. */
+async function nothingMoves(work: () => Promise<void>): Promise<void> {
+  const before = await steady(plane, CLIENT, "do1");
+  const stream = await plane.lab.startGapStream({ from: CLIENT, to: INTERNET, protocol: "udp", intervalMs: 20 });
+  await work();
+  // A wrong verdict would be acted upon within this time.
+  await sleep(700);
+  const after = await eventually("the agent answers", 30_000, async () =>
+    (await plane.status(CLIENT).catch(() => undefined))?.paths.find(({ id }) => id === "egress/internet"),
+  );
+  const report = await stream.stop();
+  expect([after.active, after.reason]).toEqual([before.active, before.reason]);
+  expect(Math.abs(after.since - before.since)).toBeLessThan(50);
+  expect(report.lost).toBe(0);
+}
+
+describe("nothing moves", () => {
+  test.each([300, 1_000, 5_000])("when the client's agent is stopped for %i ms", async (ms) => {
+    await nothingMoves(async () => {
+      await plane.lab.signal(CLIENT, "SIGSTOP");
+      await sleep(ms);
+      await plane.lab.signal(CLIENT, "SIGCONT");
+    });
+  });
+
+  test("when the client's agent gets a tenth of the processor", async () => {
+    await nothingMoves(async () => {
+      for (let i = 0; i < 40; i++) {
+        await plane.lab.signal(CLIENT, "SIGSTOP");
+        await sleep(90);
+        await plane.lab.signal(CLIENT, "SIGCONT");
+        await sleep(10);
+      }
+    });
+  });
+
+  test("when the way to the gateway becomes 250 ms long", async () => {
+    const stop = await delayTo(plane.addressOf("do1"), 250);
+    try {
+      const before = await steady(plane, CLIENT, "do1");
+      const link = await eventually("the link's round trip is known", 30_000, async () => {
+        const found = (await plane.status(CLIENT)).links.find(({ gateway }) => gateway === "do1");
+        return (found?.rttMs ?? 0) > 200 ? found : undefined;
+      });
+      expect(link.verdict).toBe("Up");
+      const after = await steady(plane, CLIENT, "do1");
+      expect([after.active, Math.abs(after.since - before.since) < 50]).toEqual([before.active, true]);
+    } finally {
+      await stop();
+    }
+  });
+
+  test("when the gateway's agent is killed with its whole control group, stays away for a while and comes back", async () => {
+    await nothingMoves(async () => {
+      await plane.lab.crash("do1");
+      await plane.lab.fail("agent", "do1");
+      await sleep(1_500);
+      await plane.lab.heal("agent");
+      await eventually("the gateway's agent answers", 30_000, async () => plane.status("do1").catch(() => undefined), { everyMs: 100 });
+    });
+  });
+});
+
+describe("a gateway that does not forward is left", () => {
+  test("when another table drops what is forwarded; the condition names table and chain", async () => {
+    await plane.sh("do1", "nft add table ip docker; nft add chain ip docker FORWARD '{ type filter hook forward priority 0; policy drop; }'");
+    const started = performance.now();
+    try {
+      await eventually("do2 is used", 20_000, async () =>
+        (await plane.status(CLIENT)).paths.find(({ id }) => id === "egress/internet")?.active[0] === "do2" ? true : undefined,
+      );
+      console.log(`left after ${Math.round(performance.now() - started)} ms`);
+      expect(await plane.seenFrom(CLIENT)).toBe(plane.addressOf("do2"));
+      const condition = await conditionOf(plane, "meshnodes", "do1", "ForwardingBlocked", ({ status }) => status === "True");
+      expect(condition.message).toContain("table ip docker, chain FORWARD");
+      console.log(`said after ${Math.round(performance.now() - started)} ms`);
+      expect(await plane.cli("describe", "node", "do1")).toMatch(/ForwardingBlocked.*table ip docker, chain FORWARD/);
+    } finally {
+      await plane.sh("do1", "nft delete table ip docker");
+    }
+    await eventually("the condition is gone", 30_000, async () => {
+      const conditions = (await plane.object("meshnodes", "do1")).status?.conditions ?? [];
+      return conditions.some(({ type, status }) => type === "ForwardingBlocked" && status === "True") ? undefined : true;
+    });
+  });
+
+  test("when ip_forward is 0 and nobody is there to put it back; a living agent does", async () => {
+    await plane.lab.fail("agent", "do1");
+    await plane.sh("do1", "echo 0 >/proc/sys/net/ipv4/ip_forward");
+    const started = performance.now();
+    await eventually("do2 is used", 20_000, async () =>
+      (await plane.status(CLIENT)).paths.find(({ id }) => id === "egress/internet")?.active[0] === "do2" ? true : undefined,
+    );
+    console.log(`left after ${Math.round(performance.now() - started)} ms`);
+    await plane.lab.heal("agent");
+    const forwards = async (): Promise<true | undefined> =>
+      (await plane.sh("do1", "cat /proc/sys/net/ipv4/ip_forward")).trim() === "1" ? true : undefined;
+    await eventually("the agent forwards again", 30_000, forwards, { everyMs: 50 });
+    await steady(plane, CLIENT, "do1");
+    await plane.sh("do1", "echo 0 >/proc/sys/net/ipv4/ip_forward");
+    const again = performance.now();
+    await eventually("the living agent put it back", 10_000, forwards);
+    console.log(`put back after ${Math.round(performance.now() - again)} ms`);
+  });
+});
+
+describe("a gateway that healed", () => {
+  test("waits out its quiet time, which grows with every flap, and explain says until when", async () => {
+    await plane.apply(egress({ health: { holdDown: "4s" } }));
+    await plane.lab.fail("controller");
+    await plane.lab.fail("node", "do1");
+    await plane.becomes("do2 carries", CLIENT, plane.addressOf("do2"));
+    await plane.lab.heal("node", "do1");
+    const waiting = await eventually("explain says that it waits", 30_000, async () => {
+      const { candidates } = await plane.explain(CLIENT, INTERNET);
+      return candidates.find(({ node, why }) => node === "do1" && why === "HoldDown");
+    });
+    expect(waiting.message).toMatch(/answers again and counts as up in [0-9.]+ s/);
+    await steady(plane, CLIENT, "do1");
+    await settled(plane);
+    await plane.apply(egress());
+  });
+});
+
+/** Sends what goes from the datacenter to the address by a detour that takes so long. */
+async function delayTo(address: string, ms: number): Promise<() => Promise<void>> {
+  const world = netnsName(NAME, WORLD);
+  const child = execa("ip", ["netns", "exec", world, "python3", DELAY, "slow", String(ms)], { reject: false, stdin: "ignore", buffer: false });
+  await new Promise<void>((ready) => void child.stdout.once("data", () => ready()));
+  await netnsScript(
+    world,
+    `ip link set slow up; ip route add default dev slow table 250; ip rule add pref 100 iif w-dc-router to ${address} lookup 250`,
+  );
+  return async () => {
+    await netnsScript(world, `ip rule del pref 100`);
+    child.kill("SIGKILL");
+    await child;
+  };
+}
