@@ -67,7 +67,7 @@ async function untilDrained(io: Io, client: Client, node: string, given: string 
       progress.say(`draining ${node}: still used by ${names.join(", ")}`);
       if (io.now() - begun > timeout + GRACE_MS)
         throw new IsthmusError("Timeout", `${node} still carries ${names.join(", ")}`, {
-          remedy: `Is there another healthy gateway? See \`isthmus describe ${names[0]}\`.`,
+          remedy: `Is there another healthy gateway? See \`isthmus describe ${names[0]}\`. The node stays cordoned; \`isthmus uncordon ${node}\` takes that back.`,
         });
     } else {
       left ??= io.now() + timeout;
