@@ -109,6 +109,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       return;
     }
     condition("PlanRejected", "Unsupported", faults);
+    if (fromController) condition("CacheDamaged", "", undefined);
     plan = next;
     planAt = holdings.seen;
     if (fromController) planFile.set(() => formatCache(holdings));

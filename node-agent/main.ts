@@ -8,12 +8,13 @@ import { runNode } from "./agent.ts";
 import { pause } from "./backoff.ts";
 import { run as exec } from "./drivers/exec.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
+import { kernelHasWireguard } from "./drivers/wireguard.ts";
 import { checkModes, codeOf, type Places, places, prepareDirectories } from "./files.ts";
 import { readIdentity } from "./identity.ts";
 import { join } from "./join.ts";
 import { isRunning, takeLock } from "./lock.ts";
 import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
-import { requireRoot, requireTools } from "./requirements.ts";
+import { requireRoot, requireTools, requireWireguard } from "./requirements.ts";
 import { installUnit, removeUnit, systemdRuns } from "./systemd.ts";
 
 export type { AgentStatus } from "./status.ts";
@@ -55,6 +56,7 @@ export async function joinCommand(options: JoinCommandOptions): Promise<Joined &
   const { signal, log, at } = common(options);
   requireRoot("joining");
   requireTools();
+  requireWireguard(await kernelHasWireguard());
   const joined = await join(
     at,
     {

@@ -25,6 +25,14 @@ export function requireTools(path: string = process.env["PATH"] ?? ""): void {
   });
 }
 
+/** @throws NoWireGuard when the kernel has none and wireguard-go is not installed */
+export function requireWireguard(inKernel: boolean, path: string = process.env["PATH"] ?? ""): void {
+  if (inKernel || isInstalled("wireguard-go", path)) return;
+  throw new IsthmusError("NoWireGuard", "this machine has no WireGuard: its kernel has no such module, and wireguard-go is not installed", {
+    remedy: "apt-get install wireguard-go (or the same with this system's package manager), or boot a kernel with the wireguard module",
+  });
+}
+
 export function isInstalled(command: string, path: string = process.env["PATH"] ?? ""): boolean {
   return [...path.split(":"), "/usr/sbin", "/sbin", "/usr/bin", "/bin"].some((folder) => {
     try {

@@ -24,7 +24,7 @@ function head(status: unknown, now: number, paint: Paint): string {
   const since = at(status, "controller", "since");
   const ago = typeof since === "number" ? ` since ${ageSince(since, now)}` : "";
   const error = text(status, "controller", "error");
-  const started = text(status, "wireguard") !== "";
+  const started = !list(status, "conditions").some((condition) => text(condition, "type") === "MachineChanged");
   const state = connected ? paint("green", "connected") : paint("yellow", "not connected");
   const controller = [
     `${state}${address === "" ? "" : ` to ${address}`}${ago}`,

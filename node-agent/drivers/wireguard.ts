@@ -1,5 +1,5 @@
 /** WireGuard interfaces and peers, in the kernel or in wireguard-go, told apart by the socket that the latter has. */
-import { IsthmusError } from "../../mesh/errors.ts";
+import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
 import type { Operation } from "../../mesh/kernel/operations.ts";
 import type { WgInterface, WgPeer } from "../../mesh/kernel/types.ts";
 import type { Cidr, Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
@@ -93,16 +93,16 @@ export async function applyLink(
   }
   const lines = [`link set dev ${link.name} mtu ${link.mtu} up`, `address replace ${ANCHOR}/32 dev ${link.name} scope link`];
   await must("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n` });
-  await must("wg", [
-    "set",
-    link.name,
-    "private-key",
-    options.privateKeyFile,
-    "listen-port",
-    String(link.listenPort),
-    "fwmark",
-    `0x${link.fwmark.toString(16)}`,
-  ]);
+  const key = ["private-key", options.privateKeyFile];
+  const set = ["set", link.name, ...key, "listen-port", String(link.listenPort), "fwmark", `0x${link.fwmark.toString(16)}`];
+  await must("wg", set).catch((thrown: unknown) => {
+    if (!/Address already in use/i.test(asIsthmusError(thrown).message)) throw thrown;
+    const remedy = `stop that program (\`ss -ulpn sport = :${link.listenPort}\` names it), or choose other ports in spec.ports of the MeshNetwork`;
+    throw new IsthmusError("PortTaken", `UDP port ${link.listenPort} of ${link.name} is taken by another program on this machine: ${remedy}`, {
+      remedy,
+      cause: thrown,
+    });
+  });
 }
 
 export async function removeLink(name: string, runDir: string): Promise<void> {
