@@ -57,7 +57,12 @@ function decide(question: ExplainInput): [Part, Expected] {
         { at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE },
         { at: node, what: "the node's own mesh address" },
       ];
-      return [{ verdict: "Mesh", owner: `peer/${node}`, hops, candidates: [] }, { devs: [MESH_INTERFACE] }];
+      const self = plan.peers.get(at);
+      const apart = self?.n === 1 && peer.n === 1 && self.s !== peer.s;
+      const why = apart
+        ? { reason: "BothBehindNat", message: `${at} and ${node} are behind NAT in different sites: neither can be dialled, so nothing gets through` }
+        : {};
+      return [{ verdict: "Mesh", owner: `peer/${node}`, ...why, hops, candidates: [] }, { devs: [MESH_INTERFACE] }];
     }
     const k = input.links.get(node);
     if (k !== undefined && Object.values(gatewayLinkAddress(net, peer.i)).includes(destination)) {

@@ -55,11 +55,12 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
       ...(node.spec.cordoned === true
         ? [{ type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const]
         : []),
+      ...(compiled?.conditions ?? []).map(plain),
+      ...(report?.conditions ?? []).map(({ message, ...condition }) => ({ ...condition, ...(message === undefined ? {} : { message }) })),
+      // Where the node itself knows why (both ends behind NAT), its word stands.
       ...(lost.length > 0
         ? [{ type: "NoPathTo", status: "True", reason: "NoHandshake", message: `no handshake with ${lost.join(", ")}` } as const]
         : []),
-      ...(compiled?.conditions ?? []).map(plain),
-      ...(report?.conditions ?? []).map(({ message, ...condition }) => ({ ...condition, ...(message === undefined ? {} : { message }) })),
     ];
     return {
       ...(compiled === undefined ? {} : { overlay: [...compiled.overlay], endpoints: [...compiled.endpoints].slice(0, 16) }),
