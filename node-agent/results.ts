@@ -56,8 +56,16 @@ export function moveEvents(pass: Pass): Omit<AgentEvent, "at">[] {
   return events;
 }
 
+/** What can be done about a refusal. */
+const REMEDIES: Readonly<Record<Refusal["why"], string>> = {
+  NotReachable: ", which is on no network of this node: give a router of its LAN, or choose other nodes with nodeSelector",
+  InsideOwnDestination: ", a gateway inside its own destination: list the gateway's LAN in excludedDestinations",
+  Protected: ", which no intent may steer: leave it out, or choose other nodes",
+  Conflict: " has it already and is older: change or delete one of the two",
+};
+
 function refusalText(refusals: readonly Refusal[]): string {
-  const shown = refusals.slice(0, 3).map(({ destination, why, detail }) => `${destination}: ${why} (${detail})`);
+  const shown = refusals.slice(0, 3).map(({ destination, why, detail }) => `${destination}: ${why} (${detail})${REMEDIES[why]}`);
   const more = refusals.length > shown.length ? `, and ${refusals.length - shown.length} more` : "";
   return `not routed: ${shown.join("; ")}${more}`.slice(0, MESSAGE);
 }

@@ -11,7 +11,7 @@ import type { Principal } from "../pki/principal.ts";
 import { commit, preview, type Draft } from "../reconcile/draft.ts";
 import { FOLDER, NETWORK, kindFolder, resourceKey } from "../reconcile/keys.ts";
 import { compileInput } from "../reconcile/planner.ts";
-import { guardIntent, protectedRanges } from "./guard.ts";
+import { guardIntent, protectedRanges, sharedSubnets } from "./guard.ts";
 import { actorName, type Services } from "./services.ts";
 
 export interface Applied {
@@ -69,11 +69,12 @@ export function parseAll(services: Services, documents: readonly unknown[]): { r
     input.nodes,
     (node) => services.hub.output?.nodeStatus.get(node as NodeName)?.provenEndpoints ?? [],
   );
+  const sites = [...input.sites, ...resources.filter((one): one is Resource<"Site"> => one.kind === "Site")];
   const refused: FieldFault[] = [];
   const passed = resources.map((resource, document) => {
     const verdict = guardIntent(resource, ranges);
     refused.push(...verdict.faults.map((fault) => ({ ...fault, document })));
-    return { resource, warnings: verdict.warnings };
+    return { resource, warnings: [...verdict.warnings, ...(resource.kind === "Site" ? sharedSubnets(resource as Resource<"Site">, sites) : [])] };
   });
   if (refused.length > 0) throw invalidDocuments(refused, documents.length);
   return passed;

@@ -2,7 +2,7 @@
 import type { FieldFault } from "../../mesh/errors.ts";
 import type { MeshNetworkSpec } from "../../mesh/model/mesh-network.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
-import { contains, familyOf, hostCidr, parseCidr, splitEndpoint, type ParsedCidr } from "../../mesh/net/ip.ts";
+import { contains, overlaps, familyOf, hostCidr, parseCidr, splitEndpoint, type ParsedCidr } from "../../mesh/net/ip.ts";
 
 export interface Protected {
   readonly cidr: string;
@@ -68,6 +68,18 @@ function covered(text: string, cidr: ParsedCidr, ranges: readonly (Protected & {
   if (held.length === 0) return [];
   const named = [...new Set(held)];
   return [`${text} covers ${named.slice(0, 3).join(", ")}${named.length > 3 ? ` and ${named.length - 3} more` : ""}: nodes keep these out of it`];
+}
+
+/** Two sites with one LAN: allowed, because one may be on its way out, but the younger one's has no effect. */
+export function sharedSubnets(site: Resource<"Site">, sites: readonly Resource<"Site">[]): string[] {
+  const others = new Map(sites.filter((other) => other.metadata.name !== site.metadata.name).map((other) => [other.metadata.name, other]));
+  return (site.spec.subnets ?? []).flatMap((own) =>
+    [...others.values()].flatMap((other) =>
+      (other.spec.subnets ?? [])
+        .filter((theirs) => overlaps(parseCidr(own), parseCidr(theirs)))
+        .map((theirs) => `${own} overlaps ${theirs} of site ${other.metadata.name}: only the older site's is in effect; change one of the two`),
+    ),
+  );
 }
 
 function destinationsOf(intent: Resource): { path: string; destinations: readonly string[] } {

@@ -8,6 +8,7 @@ import { LabelPatch } from "../../mesh/model/answers.ts";
 import { KINDS, type Kind, type Resource } from "../../mesh/model/resources.ts";
 import { Labels, type NodeName } from "../../mesh/model/scalars.ts";
 import { parseSelector, selects, type Requirement } from "../../mesh/model/selector.ts";
+import { notOfSite } from "../../mesh/model/validate/rules.ts";
 import { nearest } from "../../mesh/model/suggest.ts";
 import { commit } from "../reconcile/draft.ts";
 import { kindFolder, resourceKey } from "../reconcile/keys.ts";
@@ -111,6 +112,9 @@ function labelsOf(services: Services, object: Resource): Labels {
 /** Labels of a node are part of its spec: selectors of intents look at them. */
 function patched(before: Resource, { set, remove: gone, overwrite }: LabelPatch): Resource {
   const isNode = before.kind === "MeshNode";
+  const faults = isNode ? notOfSite(set, ["spec", "labels"]) : [];
+  if (faults.length > 0)
+    throw new IsthmusError("Invalid", `MeshNode ${before.metadata.name}: a label cannot be set`, { faults, remedy: "Leave it out." });
   const labels = (isNode ? (before as Resource<"MeshNode">).spec.labels : before.metadata.labels) ?? {};
   const clash = Object.entries(set).find(([key, value]) => labels[key] !== undefined && labels[key] !== value);
   if (clash !== undefined && !overwrite) {

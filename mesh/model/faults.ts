@@ -40,7 +40,9 @@ export function toFaults(issues: readonly z.core.$ZodIssue[], raw: unknown, sche
       const values = isRecord(value) ? value : {};
       return issue.keys.map((key) => unknownField(key, values[key], known, path));
     }
-    return [fault(path, explainIssue(issue, value), value, suggestionFor(issue, value))];
+    // A key that is wrong is itself what stands there, not what it leads to.
+    const shown = issue.code === "custom" && issue.params?.["about"] === "key" ? inside.at(-1) : value;
+    return [fault(path, explainIssue(issue, value), shown, suggestionFor(issue, value))];
   });
 }
 

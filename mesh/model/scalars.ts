@@ -95,7 +95,12 @@ export const Labels = z
   .superRefine((labels, ctx) => {
     for (const key of Object.keys(labels)) {
       if (!LABEL_KEY.test(key)) {
-        ctx.addIssue({ code: "custom", path: [key], message: "must be a label key: [prefix/]name, name up to 63 letters, digits, '-', '_' and '.'" });
+        ctx.addIssue({
+          code: "custom",
+          path: [key],
+          params: { about: "key" },
+          message: "must be a label key: [prefix/]name, name up to 63 letters, digits, '-', '_' and '.'",
+        });
       }
     }
   });

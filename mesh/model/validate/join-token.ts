@@ -1,12 +1,16 @@
 import type { FieldFault } from "../../errors.ts";
 import { fault } from "../faults.ts";
 import type { JoinTokenSpec } from "../join-token.ts";
-import { notReserved, type RuleContext } from "./rules.ts";
+import { notOfSite, notReserved, type RuleContext } from "./rules.ts";
 
 const RFC3339 = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})$/;
 
 export function validateJoinToken(spec: JoinTokenSpec, context: RuleContext): FieldFault[] {
-  return [...expiry(spec.expires, context.now), ...notReserved(spec.grants?.advertise ?? [], ["spec", "grants", "advertise"])];
+  return [
+    ...expiry(spec.expires, context.now),
+    ...notOfSite(spec.labels, ["spec", "labels"]),
+    ...notReserved(spec.grants?.advertise ?? [], ["spec", "grants", "advertise"]),
+  ];
 }
 
 function expiry(text: string, now: number | undefined): FieldFault[] {

@@ -109,3 +109,15 @@ export function durationWithin(text: string | undefined, least: string, most: st
 function typeOf(member: string, needed: Readonly<Record<string, { readonly member: string }>>): string {
   return Object.keys(needed).find((type) => needed[type]?.member === member) ?? member;
 }
+
+/** Labels that only a node's site gives: where a node is, nobody else says. */
+const SITE_LABELS = ["location", "isthmus.dev/site"];
+
+/** Labels that would be shown but never take effect. */
+export function notOfSite(labels: Readonly<Record<string, string>> | undefined, path: Path): FieldFault[] {
+  return SITE_LABELS.flatMap((key) =>
+    labels?.[key] === undefined
+      ? []
+      : [fault([...path, key], "comes from the node's site and cannot be set; choose the site, or another label", labels[key])],
+  );
+}

@@ -2,12 +2,18 @@ import type { FieldFault } from "../../errors.ts";
 import { overlaps, parseCidr } from "../../net/ip.ts";
 import { fault } from "../faults.ts";
 import type { SiteSpec } from "../site.ts";
-import { notReserved } from "./rules.ts";
+import { notOfSite, notReserved } from "./rules.ts";
 
 export function validateSite(spec: SiteSpec): FieldFault[] {
   const path = ["spec", "subnets"];
   const subnets = spec.subnets ?? [];
-  return [...notReserved(subnets, path), ...defaultRoute(subnets), ...doubled(subnets), ...grants(spec)];
+  return [
+    ...notOfSite(spec.labels, ["spec", "labels"]),
+    ...notReserved(subnets, path),
+    ...defaultRoute(subnets),
+    ...doubled(subnets),
+    ...grants(spec),
+  ];
 }
 
 /** A subnet is a LAN. Carrying everything is an egress gateway's work, with its own safeguards. */

@@ -137,7 +137,7 @@ describe("fields", () => {
       "::ffff:10.0.0.0/104",
       "IPv4 inside IPv6 is not accepted; write the IPv4 address itself",
     ],
-    [site({ labels: { "-x": "y" } }), 'spec.labels["-x"]', "y", /label key/],
+    [site({ labels: { "-x": "y" } }), 'spec.labels["-x"]', "-x", /label key/],
     [site({ labels: { x: "a b" } }), "spec.labels.x", "a b", /letters, digits/],
     [egress({ destinations: [] }), "spec.destinations", [], "must have at least 1 item"],
     [egress({ health: { threshold: 0 } }), "spec.health.threshold", 0, "must be at least 1"],
