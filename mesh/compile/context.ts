@@ -143,7 +143,7 @@ function rangesOf(network: NetworkPlan): Pick<Context, "overlay" | "reserved"> {
 }
 
 /** A controller's address as a prefix; none when it is given by name (each agent resolves and protects it itself). */
-function controllerAddress(text: string): Cidr[] {
+export function controllerAddress(text: string): Cidr[] {
   try {
     return [hostCidr(splitEndpoint(text).address)];
   } catch {

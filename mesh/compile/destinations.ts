@@ -2,7 +2,7 @@
 import type { Cidr } from "../model/scalars.ts";
 import { familyOf, type Family } from "../net/ip.ts";
 import { hasPrefix, prefixSet, subtract, toCidrs, touches, type PrefixSet } from "../net/prefix-set.ts";
-import { SPECIAL_RANGES, type Context } from "./context.ts";
+import { controllerAddress, SPECIAL_RANGES, type Context } from "./context.ts";
 import type { CompileCondition } from "./types.ts";
 
 export interface Destinations {
@@ -47,7 +47,7 @@ function resolve(context: Context, intent: DestinationIntent, object: Objection)
     else refused.push(`${cidr} ${reason}`);
   }
   const cidrs = [...new Set(exclude(accepted, intent.excludedDestinations ?? []))].sort();
-  return { cidrs, condition: conditionOf(intent, cidrs, refused) };
+  return { cidrs, condition: conditionOf(intent, cidrs, refused, coveredBy(context, cidrs)) };
 }
 
 /** The destinations without the excluded addresses. */
@@ -74,7 +74,23 @@ function protectedReason(context: Context, cidr: Cidr): string | undefined {
   return "is protected: a controller, or ranges that never leave a node";
 }
 
-function conditionOf(intent: DestinationIntent, cidrs: readonly Cidr[], refused: string[]): CompileCondition {
+/** What lies inside destinations and is kept out of them on every node: said, because nobody reads it in the routes. */
+function coveredBy(context: Context, cidrs: readonly Cidr[]): string {
+  const { overlay, reserved, network } = context;
+  const wide = cidrs.filter((cidr) => touches(reserved, cidr));
+  if (wide.length === 0) return "";
+  const kept = [
+    ...(wide.some((cidr) => touches(overlay, cidr)) ? ["the overlay's own ranges"] : []),
+    ...(wide.some((cidr) => touches(SPECIAL_RANGES, cidr)) ? ["loopback, link-local and multicast"] : []),
+    ...network.controllers
+      .filter((controller) => controllerAddress(controller).some((host) => wide.some((cidr) => touches(prefixSet([cidr]), host))))
+      .map((controller) => `the controller ${controller}`),
+  ];
+  const named = wide.slice(0, NAMED).join(", ") + (wide.length > NAMED ? ` and ${wide.length - NAMED} more` : "");
+  return `; ${named} covers ${kept.join(", ")}, which stay out of it, as does each node's own network`;
+}
+
+function conditionOf(intent: DestinationIntent, cidrs: readonly Cidr[], refused: string[], covered: string): CompileCondition {
   const type = "DestinationsAccepted";
   if (refused.length > 0) {
     const named = refused.sort().slice(0, NAMED).join("; ");
@@ -87,5 +103,5 @@ function conditionOf(intent: DestinationIntent, cidrs: readonly Cidr[], refused:
     };
   }
   if (cidrs.length === 0) return { type, status: "False", reason: "NoDestinations", message: "nothing is left after the exclusions" };
-  return { type, status: "True", reason: "Accepted", message: `${cidrs.length} destinations` };
+  return { type, status: "True", reason: "Accepted", message: `${cidrs.length} destinations${covered}` };
 }

@@ -121,6 +121,10 @@ describe("what is accepted, but not all of it takes effect, says so at once and 
     expect(status).toBe(0);
     expect(err).toMatch(/198\.51\.0\.0\/16 covers the controller 198\.51\.100\.10:8443: nodes keep these out of it/);
     expect(err).toMatch(/10\.0\.0\.0\/8 covers the overlay's own range, the link addresses/);
+    const described = (await go(["describe", "egress", "wide"])).out;
+    expect(described).toMatch(
+      /DestinationsAccepted +True.*covers the overlay's own ranges, the controller 198\.51\.100\.10:8443, which stay out of it/,
+    );
   });
 
   test("two sites with one LAN: the older keeps it, the younger is told by whom", async () => {
