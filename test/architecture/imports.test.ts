@@ -63,7 +63,11 @@ function* sources(folder: string): Generator<string> {
 function importsOf(path: string): Import[] {
   const text = readFileSync(path, "utf8");
   const file = relative(root, path);
-  const still = [...text.matchAll(/^(?:import|export)\s[^;]*?from\s+"([^"]+)"|^import\s+"([^"]+)"/gm)].map((m) => ({ file, target: m[1] ?? m[2] ?? "", lazy: false }));
+  const still = [...text.matchAll(/^(?:import|export)\s[^;]*?from\s+"([^"]+)"|^import\s+"([^"]+)"/gm)].map((m) => ({
+    file,
+    target: m[1] ?? m[2] ?? "",
+    lazy: false,
+  }));
   const lazy = [...text.matchAll(/\bimport\("([^"]+)"\)/g)].map((m) => ({ file, target: m[1] ?? "", lazy: true }));
   return [...still, ...lazy];
 }
