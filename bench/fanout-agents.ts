@@ -16,6 +16,9 @@ export interface Identity {
   readonly key: string;
   readonly certificate: string;
   readonly roots: readonly string[];
+  /** As it joined with: the controller takes another one for a clone. */
+  readonly machineId: string;
+  readonly bootId: string;
 }
 
 interface Server {
@@ -78,18 +81,20 @@ export async function prepare(name: string): Promise<Prepared> {
 
 export async function redeem(server: Server, secret: string, made: Prepared, agent?: HttpsAgent): Promise<Identity> {
   const address = `192.0.2.${1 + (Math.abs(hash(made.name)) % 250)}`;
+  const machineId = randomBytes(32).toString("hex");
+  const bootId = randomUUID();
   const body = JSON.stringify({
     token: secret,
     name: made.name,
     publicKey: made.publicKey,
     csr: made.csr,
-    machineId: randomBytes(32).toString("hex"),
-    bootId: randomUUID(),
+    machineId,
+    bootId,
     endpoints: [made.endpoint ?? `${address}:51820`],
     version: "0.1.0",
   });
   const answer = JoinResponse.parse(await post(server, "/v1/join", body, agent));
-  return { name: made.name, key: made.key, certificate: answer.certificate, roots: answer.roots };
+  return { name: made.name, key: made.key, certificate: answer.certificate, roots: answer.roots, machineId, bootId };
 }
 
 function hash(text: string): number {
@@ -140,9 +145,14 @@ export function connect(server: Server, agent: SimulatedAgent, onDelta: OnDelta)
     socket.on("open", () => socket.send(JSON.stringify(hello(agent))));
     socket.on("message", (data: Buffer) => {
       agent.payload += data.length;
-      const keys = take(agent, ControllerMessage.parse(JSON.parse(data.toString())));
-      if (keys.length > 0) onDelta(agent, keys);
-      if (agent.missing?.size === 0) resolve();
+      try {
+        const keys = take(agent, ControllerMessage.parse(JSON.parse(data.toString())));
+        if (keys.length > 0) onDelta(agent, keys);
+        if (agent.missing?.size === 0) resolve();
+      } catch (error) {
+        reject(error instanceof Error ? error : new Error(String(error)));
+        socket.terminate();
+      }
     });
   });
 }
@@ -154,8 +164,8 @@ function hello(agent: SimulatedAgent): unknown {
     node: agent.identity.name,
     format: PLAN_FORMAT,
     version: "0.1.0",
-    bootId: "simulated",
-    machineId: "simulated",
+    bootId: agent.identity.bootId,
+    machineId: agent.identity.machineId,
     ...(agent.position === undefined ? {} : { seen: agent.position }),
     views,
   };

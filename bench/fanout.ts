@@ -17,7 +17,8 @@ import type { Row } from "./stats.ts";
 
 const AGENTS = 1_000;
 const JOINS = 50;
-const PORT = 18_443;
+/** Another one for each process, so that two benches do not meet. */
+const PORT = 18_000 + (process.pid % 10_000);
 const SERVER = { host: "127.0.0.1", port: PORT };
 const IDLE_SECONDS = 20;
 
@@ -79,7 +80,7 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
     const resumeBytes = (total(agents, (agent) => agent.payload) - payloadBefore) / size;
 
     for (const agent of agents) agent.socket?.terminate();
-    return [
+    return atSize(size, [
       {
         what: `one join until all ${size} have the peer`,
         unit: "ms",
@@ -103,12 +104,18 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
       { what: "SIGKILL until all resumed", unit: "s", samples: [resumed / 1_000], judge: "max", target: 3, compared: "headscale 13, NetBird 8" },
       { what: "of that: controller started", unit: "s", samples: [up / 1_000], judge: "max" },
       { what: "bytes per agent to resume, stream messages", unit: "B", samples: [resumeBytes], judge: "max" },
-    ];
+    ]);
   } finally {
     controller.kill("SIGKILL");
     pool.destroy();
     rmSync(data, { recursive: true, force: true });
   }
+}
+
+/** Targets, and what others need, speak of 1,000 agents: a smaller run is held against neither. */
+function atSize(size: number, rows: readonly Row[]): Row[] {
+  if (size >= AGENTS) return [...rows];
+  return rows.map(({ what, unit, samples, judge }) => ({ what, unit, samples, judge }));
 }
 
 /** Starts `isthmus controller run` and waits until it is ready. */
