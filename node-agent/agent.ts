@@ -7,6 +7,7 @@ import { release } from "node:os";
 import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { describeOperation } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
+import { returnMark } from "../mesh/kernel/layout.ts";
 import { isGateway } from "../mesh/kernel/wireguard.ts";
 import type { Explanation } from "../mesh/model/answers.ts";
 import type { Plan } from "../mesh/model/plan.ts";
@@ -25,7 +26,7 @@ import { createKeeper, type Keeper } from "./keeper.ts";
 import { loadOrMakeKeys } from "./keys.ts";
 import { formatLinks, type Links, parseLinks } from "./links.ts";
 import { bootId, machineId } from "./machine-id.ts";
-import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
+import { hasAddress, interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { createPeerKeeper } from "./peers.ts";
 import { acceptPlan } from "./plan-guard.ts";
 import { monotonic } from "./probe/clock.ts";
@@ -41,6 +42,9 @@ import { VERSION } from "./version.ts";
 const CACHE_AFTER_MS = 100;
 const BLOCKERS_MS = 30_000;
 const BLOCKERS_AFTER_MS = 300;
+/** Between two looks at the flows of a gateway that is drained, and how many must find none: clients move within one. */
+const FLOWS_MS = 1_000;
+const QUIET_LOOKS = 3;
 const HOUR_MS = 3_600_000;
 const LEAVE_MS = 8_000;
 const LEAVE_ANSWER_MS = 2_000;
@@ -235,6 +239,20 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     }
   };
 
+  const ownAddresses = (): ReadonlySet<string> =>
+    new Set([...(reconciler.last?.desired.state.addresses ?? [])].map((one) => one.split("/")[0] ?? ""));
+  /** While this gateway is drained: whether clients still have flows here, so that a drain need not wait for its timeout. */
+  const flowsLoop = async (): Promise<void> => {
+    let quiet = 0;
+    while (!signal.aborted) {
+      await pause(FLOWS_MS, signal);
+      const drained = plan?.self.drain !== undefined && isGateway({ plan }) ? plan : undefined;
+      const flows = drained === undefined ? undefined : await kernel.clientFlows(returnMark(drained.network), ownAddresses());
+      quiet = flows === 0 ? quiet + 1 : 0;
+      condition("NoFlows", "NoFlows", quiet < QUIET_LOOKS ? undefined : "no flow of a client goes through this node");
+    }
+  };
+
   // ── the controller ───────────────────────────────────────────────────────────────────────────────────────────────
   const credentials = (): { key: string; certificate: string; roots: string } => ({
     key: keys.tlsKey,
@@ -270,6 +288,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     controllers: () => [...new Set([...identity.controllers, ...(plan?.network.controllers ?? [])])],
     credentials,
     now: trustedNow,
+    hasAddress,
     renew: renewNow,
     onHoldings: (holdings) => takeHoldings(holdings, true),
     onConnected(address, now) {
@@ -401,7 +420,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     if (what === "nft") nftChanged.abort();
   };
   kernel.watch(onKernel, signal);
-  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), blockersLoop(), renewLoop()];
+  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), blockersLoop(), flowsLoop(), renewLoop()];
   await Promise.all(work);
   for (const file of [planFile, linksFile, choicesFile]) file.flush();
   health.close();

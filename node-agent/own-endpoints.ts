@@ -34,6 +34,12 @@ export function interfaceAddresses(): InterfaceAddress[] {
   );
 }
 
+/** Whether an interface that is up has the address; `::ffff:` in front of an IPv4 address counts for nothing. */
+export function hasAddress(address: string): boolean {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/, "").split("%")[0];
+  return Object.values(networkInterfaces()).some((list) => list?.some((one) => one.address.split("%")[0] === plain) === true);
+}
+
 /** Loopback, link-local, multicast, unspecified, and v4 addresses of this-network. */
 function isSpecial(address: string): boolean {
   return /^(0\.|127\.|169\.254\.|2(2[4-9]|[3-5]\d)\.|::1?$|fe[89ab][0-9a-f]:|ff)/.test(address);

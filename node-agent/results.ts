@@ -4,6 +4,7 @@ import { claimsOf } from "../mesh/kernel/desired.ts";
 import { pathSlots } from "../mesh/kernel/nexthops.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Refusal } from "../mesh/kernel/types.ts";
+import type { NodeName } from "../mesh/model/scalars.ts";
 import type { AgentEvent, ResourceResult } from "../mesh/model/wire.ts";
 import type { Pass } from "./reconcile.ts";
 
@@ -15,11 +16,11 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
   const refused = Map.groupBy(pass.desired.refusals, ({ id }) => id);
   const failed = failuresById(pass);
   const results: Record<string, ResourceResult> = {};
-  const put = (id: string, nextHop: readonly string[], reason: string, since: number, alive: boolean): void => {
+  const put = (id: string, nextHop: readonly string[], reason: string, since: number, alive: boolean, draining: readonly NodeName[] = []): void => {
     const error = failed.get(id);
     const refusals = refused.get(id) ?? [];
     const hop = nextHop.length === 0 ? {} : { nextHop: nextHop.join(",").slice(0, 64) };
-    const at = { since: Math.round(wall(since)) };
+    const at = { since: Math.round(wall(since)), ...(draining.length === 0 ? {} : { draining: draining.slice(0, 64) }) };
     if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
     else if (refusals.length > 0) results[id] = { ok: false, reason: refusals[0]?.why ?? "Refused", message: refusalText(refusals), ...hop, ...at };
     else results[id] = { ok: alive, reason, ...hop, ...at };
@@ -31,6 +32,7 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
       choice.reason,
       choice.since,
       choice.active.length > 0 || choice.reason === "SelfGateway" || (plan.paths.get(id)?.destinations.length ?? 0) === 0,
+      choice.draining.map(({ node }) => node),
     );
   }
   for (const [id, choice] of pass.elections.lans) put(id, choice.gateways, choice.reason, choice.since, choice.gateways.length > 0);

@@ -13,6 +13,8 @@ const BACKOFF = { firstMs: 200, mostMs: 10_000 };
 const BEAT_MS = 20_000;
 /** Nothing heard for this long (pings are answered, beats are not): the connection is dead. */
 const SILENCE_MS = 45_000;
+/** Between two looks whether this machine still has the address that the connection leaves from; two in a row decide. */
+const SOURCE_MS = 1_000;
 /** A fill that never comes does not hold the plan back for longer. */
 const AWAIT_MS = 3_000;
 /** A connection that lived this long was a good one: the next attempt starts from the shortest delay. */
@@ -25,6 +27,8 @@ export interface SessionPorts {
   /** Current key, certificate and roots; read anew for each connection. */
   credentials(): Credentials & { readonly roots: string };
   now(): number;
+  /** Whether this machine has the address. */
+  hasAddress(address: string): boolean;
   /** Renews the certificate; called after a refusal that names its expiry. */
   renew(): Promise<void>;
   /** The holdings changed and are whole. */
@@ -124,6 +128,13 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
         transmit(beatOf(holdings));
       }
     }, BEAT_MS);
+    const source = tls.localAddress;
+    let looks = 0;
+    // TCP would go on for many minutes from an address that the machine lost, and nobody would learn the new one.
+    const sourceTimer = setInterval(() => {
+      looks = source === undefined || ports.hasAddress(source) ? 0 : looks + 1;
+      if (looks >= 2) ws.terminate();
+    }, SOURCE_MS);
     const stop = (): void => ws.close(1000);
     signal.addEventListener("abort", stop, { once: true });
     try {
@@ -151,6 +162,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
       });
     } finally {
       clearInterval(timer);
+      clearInterval(sourceTimer);
       clearTimeout(awaitTimer);
       awaitTimer = undefined;
       signal.removeEventListener("abort", stop);

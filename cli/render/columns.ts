@@ -112,7 +112,7 @@ const TAIL: { readonly [K in Kind]: Columns } = {
   MeshNetwork: [],
 };
 
-/** `Ready`, `NotReady`, `Unknown`, with `,Draining` while the node is cordoned. */
+/** `Ready`, `NotReady`, `Unknown`; with `,Draining` or `,Drained` while the node is cordoned, and `,NoPathTo` where two NATs part it from a peer. */
 export function nodeStatus(node: AnyObject): string {
   const ready = condition(node, "Ready");
   const connected = at(node, "status", "connected");
@@ -128,7 +128,12 @@ export function nodeStatus(node: AnyObject): string {
         : ready.status === "False"
           ? "NotReady"
           : "Unknown";
-  return at(node, "spec", "cordoned") === true ? `${state},Draining` : state;
+  const parted = condition(node, "NoPathTo");
+  return [
+    state,
+    ...(at(node, "spec", "cordoned") === true ? [condition(node, "Drained")?.status === "True" ? "Drained" : "Draining"] : []),
+    ...(parted?.status === "True" && parted.reason === "BothBehindNat" ? ["NoPathTo"] : []),
+  ].join(",");
 }
 
 /** What the node said last; nothing while it says nothing. */

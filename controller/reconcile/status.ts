@@ -4,7 +4,8 @@ import { intentKey } from "../../mesh/compile/types.ts";
 import { MAX_FAILING_NODES, type Condition, type IntentStatus, type NodeFault } from "../../mesh/model/meta.ts";
 import type { MeshNodeStatus } from "../../mesh/model/mesh-node.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
-import type { NodeName } from "../../mesh/model/scalars.ts";
+import { durationMs, type NodeName } from "../../mesh/model/scalars.ts";
+import { drainedCondition } from "./drained.ts";
 import { kindFolder } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 import type { Reports } from "./reports.ts";
@@ -20,6 +21,9 @@ export interface StatusOptions {
   readonly output: () => CompileOutput | undefined;
   readonly now: () => number;
 }
+
+/** Drain timeout of intents that have none of their own. */
+const DEFAULT_DRAIN_MS = 60_000;
 
 type Plain = Pick<Condition, "type" | "status" | "reason" | "message">;
 
@@ -37,12 +41,20 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
     });
   }
 
+  /** How long a client that nobody hears from may keep flows on a node that is drained. */
+  function longestDrainMs(node: Resource<"MeshNode">): number {
+    if (node.spec.drainTimeout !== undefined) return durationMs(node.spec.drainTimeout);
+    const egress = [...mirror.folder(kindFolder("EgressGateway")).values()].map((item) => item.value as Resource<"EgressGateway">);
+    return Math.max(DEFAULT_DRAIN_MS, ...egress.map(({ spec }) => durationMs(spec.drainTimeout)));
+  }
+
   function nodeStatus(node: Resource<"MeshNode">): MeshNodeStatus {
     const { name, generation } = node.metadata;
     const compiled = output()?.nodeStatus.get(name as unknown as NodeName);
     const report = reports.get(name);
     const contact = reports.contact(name);
     const lost = report?.handshakes?.lost ?? [];
+    const cordonedAt = node.spec.cordoned === true ? since.get(`MeshNode/${name}/Draining`) : undefined;
     const conditions: Plain[] = [
       contact?.connected === true
         ? { type: "Ready", status: "True", reason: "Connected" }
@@ -53,7 +65,16 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
             message: "the agent is not connected; its data plane goes on by the last plan",
           },
       ...(node.spec.cordoned === true
-        ? [{ type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const]
+        ? [
+            { type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const,
+            drainedCondition({
+              node: name,
+              intents: output()?.intentStatus.values() ?? [],
+              report: (one) => reports.get(one),
+              contact: (one) => reports.contact(one),
+              overdue: cordonedAt?.status === "True" && now() - Date.parse(cordonedAt.at) >= longestDrainMs(node),
+            }),
+          ]
         : []),
       ...(compiled?.conditions ?? []).map(plain),
       ...(report?.conditions ?? []).map(({ message, ...condition }) => ({ ...condition, ...(message === undefined ? {} : { message }) })),
@@ -62,6 +83,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
         ? [{ type: "NoPathTo", status: "True", reason: "NoHandshake", message: `no handshake with ${lost.join(", ")}` } as const]
         : []),
     ];
+    if (node.spec.cordoned !== true) since.delete(`MeshNode/${name}/Draining`);
     return {
       ...(compiled === undefined ? {} : { overlay: [...compiled.overlay], endpoints: [...compiled.endpoints].slice(0, 16) }),
       connected: contact?.connected ?? false,

@@ -1,7 +1,7 @@
 /** Runs all parts of compile: intents and facts → the views that agents hold, and who holds which. */
 import type { PathPlan, ViewData } from "../model/plan.ts";
 import type { Resource } from "../model/resources.ts";
-import type { NodeName } from "../model/scalars.ts";
+import { durationMs, type NodeName } from "../model/scalars.ts";
 import { byName, createContextMaker, type Context } from "./context.ts";
 import type { Compiled, Draft, PathDraft } from "./drafts.ts";
 import { compileEgress } from "./egress.ts";
@@ -63,7 +63,7 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
       );
     };
     const addDraft = (draft: Draft): void => {
-      const head = heads.keep(draft.id, headOf(draft));
+      const head = heads.keep(draft.id, headOf(draft, context));
       addView(draft.id, [head, draft.destinations], () => [
         ...draft.destinations.map((cidr): Entry => [`d/${cidr}`, 1]),
         [draft.kind === "path" ? "path" : "lan", head],
@@ -94,10 +94,14 @@ export function compile(input: CompileInput): CompileOutput {
 
 type Entry = readonly [string, unknown];
 
-function headOf(draft: Draft): unknown {
+function headOf(draft: Draft, context: Context): unknown {
   if (draft.kind === "lan") return draft.plan;
   const { created, ...plan } = draft.plan;
-  return { created, gateways: draft.gateways.map(({ node, priority }) => ({ node, priority })), ...plan } satisfies PathPlan;
+  const gateways = draft.gateways.map(({ node, priority }) => {
+    const { cordoned, drainTimeout } = context.nodeByName.get(node)?.resource.spec ?? {};
+    return { node, priority, ...(cordoned === true && drainTimeout !== undefined ? { drainMs: durationMs(drainTimeout) } : {}) };
+  });
+  return { created, gateways, ...plan } satisfies PathPlan;
 }
 
 /** Whether its view sorts before `mesh` and `node/…`. No id lies between those two. */

@@ -153,13 +153,17 @@ function finish(input: PathInput, candidates: readonly Candidate[], pick: Pick):
   return previous !== undefined && JSON.stringify(previous) === JSON.stringify(choice) ? previous : choice;
 }
 
-/** Flows stay only on gateways that were left alive and still are. */
+/** Flows stay only on gateways that were left alive and still are; a drain may name its timeout after the move has begun. */
 function drainingAfter({ id, path, links, previous, now }: PathInput, active: readonly NodeName[]): Choice["draining"] {
   if (previous === undefined) return [];
   const left = previous.active
     .filter((node) => !previous.draining.some((one) => one.node === node))
-    .map((node) => ({ node, until: now + path.drainTimeoutMs }));
-  return [...previous.draining, ...left].filter(({ node, until }) => until > now && !active.includes(node) && isAlive(tierOf(id, links.get(node))));
+    .map((node) => ({ node, since: now, until: now }));
+  const timeoutOf = (node: NodeName): number => path.gateways.find((gateway) => gateway.node === node)?.drainMs ?? path.drainTimeoutMs;
+  const all = [...previous.draining, ...left].map((one) =>
+    one.since === undefined ? one : { node: one.node, since: one.since, until: one.since + timeoutOf(one.node) },
+  );
+  return all.filter(({ node, until }) => until > now && !active.includes(node) && isAlive(tierOf(id, links.get(node))));
 }
 
 function rejectedBy(input: PathInput, candidates: readonly Candidate[], active: readonly NodeName[]): Rejected[] {

@@ -52,8 +52,8 @@ export interface Choice {
   readonly reason: Reason;
   readonly since: number;
   readonly rejected: readonly Rejected[];
-  /** Gateways that were left by a planned move: established flows stay on them until the time given. */
-  readonly draining: readonly { readonly node: NodeName; readonly until: number }[];
+  /** Gateways that were left by a planned move: established flows stay on them `until` then; `since` when, if it is known. */
+  readonly draining: readonly { readonly node: NodeName; readonly since?: number; readonly until: number }[];
   /** When the election wants to be asked again although nothing changed (failback delay, hold-down, drain end). */
   readonly wakeAt: number | undefined;
   /** The plan's order when `active` was chosen: a gateway that a later plan puts before it is taken at once. */

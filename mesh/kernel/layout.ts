@@ -49,6 +49,12 @@ export function marksOf(network: Pick<NetworkPlan, "markMask">): Marks {
   return { mask, others: ~mask >>> 0, bits: (value) => (value << shift) >>> 0 };
 }
 
+/** What flows of a gateway's clients carry in conntrack, as `value/mask`. */
+export function returnMark(network: Pick<NetworkPlan, "markMask">): string {
+  const { mask, bits } = marksOf(network);
+  return `${hex(bits(MARK_RETURN))}/${hex(mask)}`;
+}
+
 export const hex = (value: number): string => `0x${value.toString(16).padStart(8, "0")}`;
 
 /** 157 (overlay), 158 to 220 (flow tables), 221 (return). */

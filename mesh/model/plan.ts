@@ -63,8 +63,8 @@ export type PathId = `${PathKind}/${string}`;
 export const PathPlan = z.object({
   /** Older claims win a destination (ms since 1970; ties by id). */
   created: z.number(),
-  /** Best first. `priority` groups equals for Spread. */
-  gateways: z.array(z.object({ node: NodeName, priority: z.int() })),
+  /** Best first. `priority` groups equals for Spread; `drainMs` replaces the path's drain timeout where the gateway's drain has its own. */
+  gateways: z.array(z.object({ node: NodeName, priority: z.int(), drainMs: z.int().optional() })),
   intervalMs: z.int(),
   threshold: z.int(),
   holdDownMs: z.int(),

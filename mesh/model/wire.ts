@@ -74,6 +74,8 @@ export const ResourceResult = z.object({
   message: z.string().max(512).optional(),
   /** Installed next hop or active gateway. */
   nextHop: z.string().max(64).optional(),
+  /** Gateways that it no longer uses for new flows, and that keep established ones until the drain timeout. */
+  draining: z.array(NodeName).max(64).optional(),
   since: z.number().optional(),
 });
 export type ResourceResult = z.infer<typeof ResourceResult>;

@@ -6,6 +6,7 @@ import type { HostFacts, KernelState, WgPeer } from "../../mesh/kernel/types.ts"
 import type { Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { observeAddresses } from "./addresses.ts";
 import { applyOperations, type ApplyContext } from "./apply.ts";
+import { clientFlows } from "./conntrack.ts";
 import { must } from "./exec.ts";
 import { configureHost, forwardingBlockers, undoHostConfig } from "./host-config.ts";
 import { observeHost } from "./host-facts.ts";
@@ -57,6 +58,8 @@ export interface Kernel {
   configureHost(udpPorts: readonly number[]): Promise<string[]>;
   /** Tables and chains of others that drop forwarded packets (condition `ForwardingBlocked`). */
   forwardingBlockers(): Promise<string[]>;
+  /** Flows of clients that this gateway still forwards; unknown without the tool `conntrack`. @param mark its value and mask */
+  clientFlows(mark: string, own: ReadonlySet<string>): Promise<number | undefined>;
   /** Removes exactly what is ours and restores what was recorded; says what it did. */
   cleanup(): Promise<string[]>;
 }
@@ -99,6 +102,7 @@ export function createKernel(options: KernelOptions): Kernel {
     },
     configureHost: (udpPorts) => inTurn(() => configureHost(records, udpPorts)),
     forwardingBlockers,
+    clientFlows,
     cleanup: () => inTurn(() => cleanup(observe, context)),
   };
 }

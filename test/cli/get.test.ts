@@ -48,10 +48,16 @@ describe("get", () => {
     add(site("do", "cloud"));
     add(node("do1"));
     add(node("do2", { spec: { site: "do", cordoned: true }, status: { connected: false } }));
+    const conditions = [
+      { type: "Drained", status: "True", reason: "NotUsed" },
+      { type: "NoPathTo", status: "True", reason: "BothBehindNat" },
+    ];
+    add(node("do3", { spec: { site: "do", cordoned: true }, status: { connected: true, conditions } }));
     expect((await go("get nodes -o wide")).out.split("\n").map((line) => line.split(/ {2,}/))).toEqual([
       ["NAME", "SITE", "LOCATION", "OVERLAY", "ENDPOINT", "HANDSHAKE", "STATUS", "AGE"],
       ["do1", "do", "cloud", "10.101.0.1", "203.0.113.5:51820", "2/3", "Ready", "150m"],
       ["do2", "do", "cloud", "<none>", "<none>", "<none>", "NotReady,Draining", "150m"],
+      ["do3", "do", "cloud", "<none>", "<none>", "<none>", "Ready,Drained,NoPathTo", "150m"],
       [""],
     ]);
   });

@@ -76,6 +76,8 @@ interface Started {
   readonly plans: Holdings[];
   readonly errors: IsthmusError[];
   removed: number;
+  /** Of this machine. */
+  readonly addresses: Set<string>;
 }
 
 function start(fake: FakeController, addresses = [fake.address]): Started {
@@ -83,12 +85,13 @@ function start(fake: FakeController, addresses = [fake.address]): Started {
   stop.add(abort);
   const keys = loadOrMakeKeys(at);
   const cached = readCache(at.plan, 0);
-  const result = { plans: [] as Holdings[], errors: [] as IsthmusError[], removed: 0 };
+  const result = { plans: [] as Holdings[], errors: [] as IsthmusError[], removed: 0, addresses: new Set(["127.0.0.1"]) };
   const session = createSession(cached.state === "read" ? cached.holdings : NOTHING_HELD, {
     who: { node: "a", version: "0", bootId: "b", machineId: "m" },
     controllers: () => addresses,
     credentials: () => ({ key: keys.tlsKey, certificate: readFileSync(at.certificate, "utf8"), roots: readFileSync(at.roots, "utf8") }),
     now: Date.now,
+    hasAddress: (address) => result.addresses.has(address.replace("::ffff:", "")),
     renew: async () => {},
     onHoldings: (holdings) => void result.plans.push(holdings),
     onConnected: () => {},
@@ -194,6 +197,17 @@ describe("session", () => {
     fake.drop();
     await eventually("second hello", () => fake.heard.filter(({ t }) => t === "hello").length === 2);
     expect(fake.heard.filter(({ t }) => t === "hello").at(-1)).toMatchObject({ seen: { revision: 6 } });
+  });
+
+  test("connects anew when the machine loses the address that the connection leaves from", async () => {
+    const fake = await controller();
+    await joinWith(tokenFor([fake.address]));
+    const agent = start(fake);
+    await eventually("connection", () => agent.session.connected !== undefined);
+    agent.addresses.clear();
+    await eventually("second hello", () => fake.heard.filter(({ t }) => t === "hello").length === 2, 10_000);
+    agent.addresses.add("127.0.0.1");
+    await eventually("connection", () => agent.session.connected !== undefined, 10_000);
   });
 
   test("goes on to the next controller, and survives refusals without losing its plan", async () => {

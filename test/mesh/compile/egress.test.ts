@@ -185,6 +185,31 @@ describe("the rest of the spec", () => {
     });
   });
 
+  it("tells clients how long the flows of a node that is drained may stay, as its drain says", () => {
+    const gateways = (spec: object): unknown => {
+      const all = fourNodes({
+        egress: [
+          resource("EgressGateway", "e", {
+            destinations: ["34.0.0.0/8"],
+            gateways: [{ site: "fra" }, { site: "ams", priority: 50 }],
+            drainTimeout: "2m",
+          }),
+        ],
+      });
+      return pathOf(compile({ ...all, nodes: all.nodes.map((one) => (one.metadata.name === "do1" ? node("do1", "fra", 3, spec) : one)) })).gateways;
+    };
+    expect(gateways({ cordoned: true, drainTimeout: "3s" })).toEqual([
+      { node: "do1", priority: 100, drainMs: 3_000 },
+      { node: "do2", priority: 50 },
+    ]);
+    const plain = [
+      { node: "do1", priority: 100 },
+      { node: "do2", priority: 50 },
+    ];
+    expect(gateways({ cordoned: true })).toEqual(plain);
+    expect(gateways({ drainTimeout: "3s" })).toEqual(plain);
+  });
+
   it.each([
     ["a gateway with both selectors", { gateways: [{ site: "fra", nodeSelector: {} }] }, "InvalidGateway"],
     ["a gateway with neither", { gateways: [{}] }, "InvalidGateway"],

@@ -123,6 +123,20 @@ describe("failover", () => {
     });
   });
 
+  test("a drain's own timeout replaces the path's, also when it is heard after the move, and it counts from the move", () => {
+    const at = story(plan("ab"));
+    at(0, { a: "up", b: "up" });
+    expect(at(100, { a: "drain", b: "up" }).draining).toMatchObject([{ node: "a", until: 30_100 }]);
+    const path = plan("ab", {
+      gateways: [
+        { node: n("a"), priority: 100, drainMs: 3_000 },
+        { node: n("b"), priority: 100 },
+      ],
+    });
+    expect(at(400, { a: "drain", b: "up" }, { path })).toMatchObject({ draining: [{ node: "a", until: 3_100 }], wakeAt: 3_100 });
+    expect(at(3_100, { a: "drain", b: "up" }, { path })).toMatchObject({ active: ["b"], draining: [] });
+  });
+
   test("a draining gateway stays where it is the only one alive", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "down" });

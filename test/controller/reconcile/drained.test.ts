@@ -1,0 +1,56 @@
+import { describe, expect, test } from "vitest";
+import { drainedCondition, NO_FLOWS } from "../../../controller/reconcile/drained.ts";
+import type { IntentCompileStatus } from "../../../mesh/compile/types.ts";
+import type { NodeName } from "../../../mesh/model/scalars.ts";
+import type { ResourceResult } from "../../../mesh/model/wire.ts";
+
+type Use = "uses" | "drains" | "left" | "silent" | "offline";
+
+const intent = (clients: readonly string[]): IntentCompileStatus =>
+  ({ kind: "EgressGateway", name: "e", id: "egress/e", conditions: [], nodes: clients, gateways: ["do1", "do2"] }) as unknown as IntentCompileStatus;
+
+function resultOf(use: Use): ResourceResult | undefined {
+  if (use === "silent") return undefined;
+  const result = { ok: true, reason: "x", nextHop: use === "uses" ? "do1" : "do2" };
+  return use === "drains" ? { ...result, draining: ["do1" as NodeName] } : result;
+}
+
+function said(uses: Readonly<Record<string, Use>>, more: { readonly noFlows?: boolean; readonly overdue?: boolean } = {}): string {
+  const { status, reason } = drainedCondition({
+    node: "do1",
+    intents: [intent(Object.keys(uses))],
+    report(node) {
+      const use = uses[node];
+      if (use === undefined)
+        return { results: new Map(), conditions: more.noFlows === true ? [{ type: NO_FLOWS, status: "True", reason: NO_FLOWS }] : [] };
+      const result = resultOf(use);
+      return { results: result === undefined ? new Map() : new Map([["egress/e", result]]) };
+    },
+    contact: (node) => ({ connected: uses[node] !== "offline" }),
+    overdue: more.overdue ?? false,
+  });
+  return `${status} ${reason}`;
+}
+
+describe("a node is drained", () => {
+  test("when no client uses it, and none keeps flows on it", () => {
+    expect(said({ a: "left", b: "uses" })).toBe("False InUse");
+    expect(said({ a: "left", b: "drains" })).toBe("False FlowsLeft");
+    expect(said({ a: "left", b: "left" })).toBe("True NotUsed");
+    expect(said({})).toBe("True NotUsed");
+  });
+
+  test("before the drain timeout when the node itself sees no flow any more", () => {
+    expect(said({ a: "drains" }, { noFlows: true })).toBe("True NoFlowsLeft");
+    expect(said({ a: "uses" }, { noFlows: true })).toBe("False InUse");
+  });
+
+  test("only after the longest drain timeout where a client is not heard", () => {
+    for (const use of ["silent", "offline"] as const) {
+      expect(said({ a: "left", b: use })).toBe("False Waiting");
+      expect(said({ a: "left", b: use }, { noFlows: true })).toBe("False Waiting");
+      expect(said({ a: "left", b: use }, { overdue: true })).toBe("True NotUsed");
+    }
+    expect(said({ a: "uses" }, { overdue: true })).toBe("False InUse");
+  });
+});
