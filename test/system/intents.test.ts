@@ -1,0 +1,213 @@
+/** What an intent says is what the packets do: failback, spread, translation, exclusions, routes through nodes and LAN routers, conflicts. Needs root. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { netnsName, WORLD } from "../../lab/names.ts";
+import { eventually, netnsScript } from "../../lab/shell.ts";
+import { conditionOf, egress, forgetFlaps, INTERNET, type Plane, planeUp, settled, steady } from "./plane.ts";
+
+const NAME = `t-${process.pid}-ki`;
+const CLIENT = "datacenter1";
+/** Addresses of the internet host that no other test claims. */
+const PARTNER = "34.160.112.1";
+const API = "isthmus.dev/v1alpha1";
+
+let plane: Plane;
+
+beforeAll(async () => {
+  plane = await planeUp(NAME, { manifests: false });
+}, 120_000);
+
+afterAll(async () => plane.down());
+
+beforeEach(async () => {
+  for (const plural of ["egressgateways", "meshroutes", "staticroutes"]) {
+    const { items } = (await plane.controller.call("GET", `/v1/resources/${plural}`)) as { items: { metadata: { name: string } }[] };
+    for (const { metadata } of items) await plane.remove(plural, metadata.name);
+  }
+  await settled(plane);
+  // Gone with every power-off of do1: the internet knows the way back to what is sent untranslated through do1, and to a second address of do1.
+  await netnsScript(
+    netnsName(NAME, WORLD),
+    `ip route replace 10.101.0.0/16 via ${plane.addressOf("do1")}; ip route replace 203.0.113.77 via ${plane.addressOf("do1")}`,
+  );
+  await forgetFlaps(plane, CLIENT, "do1", "do2");
+}, 90_000);
+
+const activeOf = async (path = "egress/internet"): Promise<string> =>
+  (await plane.status(CLIENT)).paths.find(({ id }) => id === path)?.active.join(",") ?? "";
+const uses = async (gateway: string, path?: string): Promise<true> =>
+  eventually(`${CLIENT} uses ${gateway}`, 30_000, async () => ((await activeOf(path)) === gateway ? true : undefined), { everyMs: 50 });
+const candidate = async (node: string, why: string): Promise<true> =>
+  eventually(`${node} is a candidate: ${why}`, 30_000, async () =>
+    (await plane.explain(CLIENT, INTERNET)).candidates.some((one) => one.node === node && one.why === why) ? true : undefined,
+  );
+const directly = (): string => plane.addressOf("dc-router");
+
+describe("failback", () => {
+  test("Immediate goes back as soon as the better gateway counts as up", async () => {
+    await plane.apply(egress());
+    await steady(plane, CLIENT, "do1");
+    await plane.lab.fail("node", "do1");
+    await plane.becomes("do2 carries", CLIENT, plane.addressOf("do2"));
+    await plane.lab.heal();
+    await steady(plane, CLIENT, "do1");
+  });
+
+  test("Delayed lets the better gateway be healthy for a while first", async () => {
+    await plane.apply(egress({ failback: { type: "Delayed", delay: "4s" } }));
+    await steady(plane, CLIENT, "do1");
+    await plane.lab.fail("link", "datacenter1", "do1");
+    await uses("do2");
+    await plane.lab.heal();
+    await candidate("do1", "Failback");
+    expect(await activeOf()).toBe("do2");
+    await steady(plane, CLIENT, "do1");
+  });
+
+  test("Manual stays until the gateway in use fails", async () => {
+    await plane.apply(egress({ failback: { type: "Manual" } }));
+    await steady(plane, CLIENT, "do1");
+    await plane.lab.fail("link", "datacenter1", "do1");
+    await uses("do2");
+    await plane.lab.heal();
+    await candidate("do1", "Failback");
+    await new Promise((wake) => setTimeout(wake, 2_000));
+    expect(await activeOf()).toBe("do2");
+    await plane.lab.fail("link", "datacenter1", "do2");
+    await uses("do1");
+  });
+});
+
+describe("strategy and where no gateway is", () => {
+  test("Spread uses all healthy gateways of one priority, and the rest when one dies", async () => {
+    // The sites' priorities differ: equal ones are asked for.
+    await plane.apply(egress({ strategy: "Spread", gateways: [{ nodeSelector: { egress: "true" }, priority: 200 }] }));
+    await eventually("both are used", 30_000, async () => ((await activeOf()).split(",").length === 2 ? true : undefined));
+    const seen = new Set<string>();
+    await eventually("connections leave by both", 30_000, async () => {
+      seen.add(await plane.seenFrom(CLIENT));
+      return seen.has(plane.addressOf("do1")) && seen.has(plane.addressOf("do2")) ? true : undefined;
+    });
+    await plane.lab.fail("node", "do2");
+    await uses("do1");
+    for (let i = 0; i < 6; i++) expect(await plane.seenFrom(CLIENT)).toBe(plane.addressOf("do1"));
+  });
+
+  test("where no gateway was ever alive, traffic is refused, or goes by the underlay if the intent says so", async () => {
+    await plane.lab.fail("node", "do1", "do2");
+    await plane.apply(egress(), egress({ destinations: ["34.160.112.9"], onNoGateway: "Underlay" }, "maybe"));
+    await eventually("the plan is there", 30_000, async () => ((await plane.explain(CLIENT, INTERNET)).verdict === "Unreachable" ? true : undefined));
+    await plane.becomes("the underlay carries it", CLIENT, directly(), "34.160.112.9");
+    expect(await plane.seenFrom(CLIENT)).toBe("");
+    expect(await plane.explain(CLIENT, INTERNET)).toMatchObject({ verdict: "Unreachable", kernel: { agrees: true } });
+    await plane.lab.heal();
+    await plane.becomes("a gateway carries it", CLIENT, [plane.addressOf("do1"), plane.addressOf("do2")], "34.160.112.9");
+  });
+});
+
+describe("translation and exclusions", () => {
+  test("snat Address shows the given address, None the sender's own", async () => {
+    await plane.sh("do1", "ip addr replace 203.0.113.77/32 dev lo");
+    const byDo1 = { gateways: [{ site: "do1" }] };
+    await plane.apply(egress({ ...byDo1, snat: { type: "Address", address: "203.0.113.77" } }));
+    await plane.becomes("the given address is seen", CLIENT, "203.0.113.77");
+    await plane.apply(egress({ ...byDo1, snat: { type: "None" } }));
+    await plane.becomes("the sender is seen", CLIENT, (await plane.lab.overlayAddress(CLIENT)) ?? "");
+  });
+
+  test("excluded destinations keep their old way", async () => {
+    await plane.apply(egress({ destinations: ["34.160.112.0/24"], excludedDestinations: ["34.160.112.128/25"], gateways: [{ site: "do1" }] }));
+    await plane.becomes("the rest is steered", CLIENT, plane.addressOf("do1"), PARTNER);
+    expect(await plane.seenFrom(CLIENT, "34.160.112.200")).toBe(directly());
+  });
+
+  test("a MeshRoute through nodes goes over their links untranslated, and to the next one when the first dies", async () => {
+    const spec = {
+      destinations: ["34.160.112.0/24"],
+      nodeSelector: { location: "onprem" },
+      gateways: [{ node: "do1" }, { node: "do2" }],
+      health: { type: "agent", holdDown: "1s" },
+    };
+    await plane.apply({ apiVersion: API, kind: "MeshRoute", metadata: { name: "by-nodes" }, spec });
+    await plane.becomes("the sender is seen", CLIENT, (await plane.lab.overlayAddress(CLIENT)) ?? "", PARTNER);
+    await plane.lab.fail("link", "datacenter1", "do1");
+    await uses("do2", "route/by-nodes");
+  });
+});
+
+describe("routes through routers of the LAN", () => {
+  const staticRoute = (name: string, gateway: string, destinations = [`${PARTNER}/32`]): object => ({
+    apiVersion: "networking.digitalocean.com/v1",
+    kind: "StaticRoute",
+    metadata: { name },
+    spec: { destinations, gateway },
+  });
+  const byRouter = async (router: string, url = PARTNER): Promise<void> =>
+    plane.becomes(`do1 goes by ${router}`, "do1", plane.addressOf(router), url);
+
+  test("fail over to the next router within the time of a few probes, and back", async () => {
+    const spec = {
+      destinations: ["34.160.112.0/24"],
+      nodeSelector: { location: "cloud" },
+      gateways: [{ address: "10.116.0.5" }, { address: "10.116.0.12" }],
+      health: { holdDown: "1s" },
+    };
+    await plane.apply({ apiVersion: API, kind: "MeshRoute", metadata: { name: "partner" }, spec });
+    await byRouter("gw-a");
+    const stream = await plane.lab.startGapStream({ from: "do1", to: PARTNER, protocol: "udp", intervalMs: 10 });
+    await plane.lab.fail("node", "gw-a");
+    await byRouter("gw-b");
+    const report = await stream.stop();
+    console.log(`gw-a to gw-b: ${report.longestGapMs} ms`);
+    expect(report.gaps.at(-1)).toSatisfy(([from, length]: [number, number]) => from + length < report.sent * 10);
+    await plane.lab.heal();
+    await byRouter("gw-a");
+  });
+
+  test("change their gateway in place without a packet lost", async () => {
+    await plane.apply(staticRoute("primary", "10.116.0.5"));
+    await byRouter("gw-a");
+    const stream = await plane.lab.startGapStream({ from: "do1", to: "10.116.0.12", protocol: "icmp", intervalMs: 20 });
+    await plane.apply(staticRoute("primary", "10.116.0.12"));
+    await byRouter("gw-b");
+    expect((await stream.stop()).lost).toBe(0);
+    expect(await plane.sh("do1", `ip route show ${PARTNER}`)).toMatch(/via 10\.116\.0\.12.*proto 157/);
+  });
+
+  test("two objects that claim one destination: the older keeps it, the younger says whose it is and gets it when the older goes", async () => {
+    await plane.sh("do1", "ip route replace 198.18.77.0/24 via 10.116.0.5");
+    await plane.apply(staticRoute("older", "10.116.0.5"));
+    await byRouter("gw-a");
+    await plane.apply(staticRoute("younger", "10.116.0.12", [`${PARTNER}/32`, "34.160.112.2/32"]));
+    await byRouter("gw-b", "34.160.112.2");
+    const conflict = await conditionOf(plane, "staticroutes", "younger", "Conflict", ({ status }) => status === "True");
+    expect(conflict.message).toContain("older");
+    await byRouter("gw-a");
+    await plane.remove("staticroutes", "older");
+    await byRouter("gw-b");
+    await plane.remove("staticroutes", "younger");
+    await eventually("exactly its routes are gone", 20_000, async () =>
+      (await plane.sh("do1", "ip route show proto 157")).includes("34.160.112") ? undefined : true,
+    );
+    expect(await plane.sh("do1", "ip route show 198.18.77.0/24")).toContain("via 10.116.0.5");
+  });
+});
+
+describe("a site's subnets", () => {
+  test("are reached both ways, also when the node that carried dies", async () => {
+    const overlay = (await plane.lab.overlayAddress("do2")) ?? "";
+    const reaches = async (from: string, to: string): Promise<true> =>
+      eventually(`${from} reaches ${to}`, 30_000, async () =>
+        (await plane.lab.exec(from, ["ping", "-c", "1", "-W", "1", to], { mayFail: true })).code === 0 ? true : undefined,
+      );
+    await reaches("do2", "192.168.88.50");
+    await reaches("lanhost", overlay);
+    const active = (await plane.status("do2")).paths.find(({ id }) => id === "subnet/dc1")?.active[0] ?? "";
+    expect(active).toMatch(/^datacenter/);
+    const stream = await plane.lab.startGapStream({ from: "do2", to: "192.168.88.50", protocol: "icmp", intervalMs: 10 });
+    await plane.lab.fail("node", active);
+    await reaches("do2", "192.168.88.50");
+    console.log(`site's gateway node dead: ${(await stream.stop()).longestGapMs} ms`);
+    const next = (await plane.status("do2")).paths.find(({ id }) => id === "subnet/dc1")?.active[0];
+    expect(next).toBe(active === "datacenter1" ? "datacenter2" : "datacenter1");
+  });
+});
