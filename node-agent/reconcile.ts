@@ -7,7 +7,7 @@
  */
 import type { ApplyResult, Kernel } from "./drivers/index.ts";
 import { desiredKernel } from "../mesh/kernel/desired.ts";
-import { diffKernel } from "../mesh/kernel/diff.ts";
+import { applyOperations, diffKernel } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Desired, DesiredInput, HostFacts, KernelState, PeerDial } from "../mesh/kernel/types.ts";
 import type { Plan } from "../mesh/model/plan.ts";
@@ -24,6 +24,8 @@ const DEBOUNCE_MS = 100;
 /** On a host whose kernel changes all the time, observing takes at most a tenth of a core, and drift still heals within a second. */
 const OBSERVE_SHARE = 10;
 const MOST_DEBOUNCE_MS = 700;
+/** While operations fail, our own attempts wake us too. */
+const FAILING_OBSERVE_MS = 1_000;
 const RETRY = { firstMs: 250, mostMs: 15_000 };
 
 export interface ReconcilePorts {
@@ -81,29 +83,41 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
   let failures = 0;
   let observeCost = 0;
   let observedAt = -Infinity;
+  /** The last look that was begun, also when it failed. */
+  let lookedAt = -Infinity;
 
   let due = false;
   let observeNext = true;
   let extra: Operation[] = [];
   let wakeUp: (() => void) | undefined;
   let waiting: { done: () => void; failed: (error: unknown) => void }[] = [];
-  let debounce: NodeJS.Timeout | undefined;
+  let debounce: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
   let timer: NodeJS.Timeout | undefined;
 
   const rouse = (): void => {
     due = true;
     wakeUp?.();
   };
+  /** The earliest of the times that were asked for: a wake-up never waits for the end of a back-off. */
   const observeSoon = (ms: number): void => {
-    debounce ??= setTimeout(() => {
+    const at = ports.now() + ms;
+    if (debounce !== undefined && debounce.at <= at) return;
+    clearTimeout(debounce?.timer);
+    const timer = setTimeout(() => {
       debounce = undefined;
       observeNext = true;
       rouse();
     }, ms);
+    debounce = { at, timer };
+  };
+  const debounceMs = (): number => {
+    const usual = Math.min(MOST_DEBOUNCE_MS, Math.max(DEBOUNCE_MS, observeCost * OBSERVE_SHARE));
+    return failures === 0 ? usual : Math.max(usual, lookedAt + FAILING_OBSERVE_MS - ports.now());
   };
 
   const observe = async (): Promise<{ state: KernelState; facts: HostFacts }> => {
     const started = performance.now();
+    lookedAt = ports.now();
     const [state, facts] = await Promise.all([ports.kernel.observe(), ports.kernel.hostFacts()]);
     observeCost = performance.now() - started;
     observedAt = ports.now();
@@ -157,7 +171,9 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     const failed = results.filter(({ ok }) => !ok);
     if (failed.length > 0) {
       failures++;
-      observed = undefined;
+      // What worked stands: a verdict need not wait until everything has been observed again.
+      const worked = results.flatMap(({ op, ok }) => (ok ? [op] : []));
+      observed = asked.length > 0 ? undefined : applyOperations(state, worked);
       lastState = undefined;
       observeSoon(backoffMs(failures, RETRY, ports.random()));
     } else {
@@ -207,7 +223,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     },
     wake(what) {
       if (what === "health" || what === "dial") rouse();
-      else observeSoon(Math.min(MOST_DEBOUNCE_MS, Math.max(DEBOUNCE_MS, observeCost * OBSERVE_SHARE)));
+      else observeSoon(debounceMs());
     },
     now() {
       observeNext = true;
@@ -246,7 +262,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
         }
       }
       clearTimeout(timer);
-      clearTimeout(debounce);
+      clearTimeout(debounce?.timer);
       signal.removeEventListener("abort", stop);
     },
   };

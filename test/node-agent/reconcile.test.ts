@@ -149,6 +149,47 @@ describe("the loop", () => {
     });
   });
 
+  test("I10: while one operation keeps failing, drift still heals soon and a verdict moves its path without an observe", async () => {
+    const state = world();
+    state.fail = (op) => op.op === "sysctl.set" || op.op === "hosts.set";
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      // By the tenth failure the next try is seconds away.
+      for (let i = 0; i < 10; i++) await reconciler.now();
+      await eventually("waits for its next try", async () => {
+        const before = state.passes.length;
+        await new Promise((done) => setTimeout(done, 500));
+        return state.passes.length === before;
+      });
+      expect(state.passes.at(-1)?.failures).not.toEqual([]);
+
+      const before = state.observes;
+      state.health = { ...state.health, links: new Map([view("g1", "Down"), view("g2", "Up")]) };
+      reconciler.wake("health");
+      await eventually("moved", () => active(state)?.[0] === "g2");
+      expect(state.observes).toBe(before);
+
+      state.kernel = { ...state.kernel, addresses: new Set() };
+      reconciler.wake("kernel");
+      await eventually("healed", () => state.kernel.addresses.size > 0, 3_000);
+    });
+  });
+
+  test("while operations fail, a kernel that changes all the time is observed about once a second", async () => {
+    const state = world();
+    state.fail = () => true;
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      for (let i = 0; i < 10; i++) await reconciler.now();
+      const before = state.observes;
+      const busy = setInterval(() => reconciler.wake("kernel"), 5);
+      await new Promise((done) => setTimeout(done, 2_500));
+      clearInterval(busy);
+      expect(state.observes - before).toBeLessThanOrEqual(4);
+      expect(state.observes - before).toBeGreaterThanOrEqual(1);
+    });
+  });
+
   test("I2: a restart adopts links and choice from disk, or else from the kernel, and changes nothing", async () => {
     const first = world();
     first.health = { ...first.health, links: new Map([view("g1", "Down"), view("g2", "Up")]) };
