@@ -1,5 +1,5 @@
 /** Files of the agent: written whole or not at all, readable by root alone (I8). */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 
@@ -76,7 +76,7 @@ export function writeAtomic(path: string, content: string, mode = 0o600): void {
     try {
       const file = openSync(temporary, "w", mode);
       try {
-        writeSync(file, content);
+        writeFileSync(file, content);
         fsyncSync(file);
       } finally {
         closeSync(file);
