@@ -17,8 +17,10 @@ const LONGEST_TURN_MS = 40_000;
 /** What the agent remembers of one peer on one interface. */
 export interface DialHistory {
   readonly dialed: Endpoint | undefined;
-  /** When it was dialed first. */
+  /** When its turn began. */
   readonly since: number;
+  /** At the last look a handshake proved it. */
+  readonly live?: boolean;
   /** Candidates at that time, joined: a changed list is news. */
   readonly offered: string;
   /** Turns without a handshake so far. */
@@ -49,16 +51,24 @@ export function chooseDial(candidates: readonly Endpoint[], history: DialHistory
   if (history === undefined) {
     const proven = fresh ? seen.endpoint : undefined;
     const dialed = proven ?? first;
-    return { endpoint: dialed, history: { dialed, since: now, offered, proven }, reset: false };
+    return { endpoint: dialed, history: { dialed, since: now, offered, proven, ...(fresh ? { live: true } : {}) }, reset: false };
   }
   if (fresh && !moved(history, candidates, seen.endpoint)) {
-    return { endpoint: seen.endpoint, history: { dialed: seen.endpoint, since: history.since, offered, proven: seen.endpoint }, reset: false };
+    return {
+      endpoint: seen.endpoint,
+      history: { dialed: seen.endpoint, since: history.since, offered, proven: seen.endpoint, live: true },
+      reset: false,
+    };
   }
   if (history.offered !== offered && candidates.length > 0) {
     const dialed = candidates.includes(history.dialed as Endpoint) && !fresh ? history.dialed : candidates[0];
     // A new list that still holds what is tried right now does not start the turn anew.
     const since = dialed === history.dialed ? history.since : now;
     return { endpoint: dialed, history: { ...history, dialed, since, offered, turns: 0 }, reset: dialed !== history.dialed };
+  }
+  // Its session is gone (WireGuard was started anew, or the peer fell silent): what worked a moment ago has the first turn.
+  if (history.live === true && !fresh) {
+    return { endpoint: history.dialed, history: { dialed: history.dialed, since: now, offered, proven: history.proven }, reset: false };
   }
   const list = withProven(candidates, history.proven);
   const turns = history.turns ?? 0;

@@ -72,6 +72,16 @@ describe("which endpoint is dialed", () => {
     expect(settled).toMatchObject({ endpoint: B, reset: false });
   });
 
+  test("when a session is lost, what worked a moment ago has the first turn, however long it worked", () => {
+    const first = chooseDial([A, B], undefined, NEVER, NOW);
+    const later = NOW + 600_000;
+    const proven = chooseDial([A, B], first.history, { endpoint: A, latestHandshake: later - 1_000 }, later);
+    const lost = chooseDial([A, B], proven.history, NEVER, later + TURN_MS);
+    expect(lost).toMatchObject({ endpoint: A, reset: false });
+    expect(chooseDial([A, B], lost.history, NEVER, later + 2 * TURN_MS - 1)).toMatchObject({ endpoint: A, reset: false });
+    expect(chooseDial([A, B], lost.history, NEVER, later + 2 * TURN_MS)).toMatchObject({ endpoint: B, reset: true });
+  });
+
   test("an endpoint that was remembered over a reboot is dialed before the plan's, and at once", () => {
     const dial = chooseDial([A], rememberedDial(B, [A], NOW), NEVER, NOW);
     expect(dial).toMatchObject({ endpoint: B, reset: false });

@@ -73,6 +73,29 @@ describe("nodes behind different NATs", () => {
   });
 });
 
+describe("a WireGuard process that dies", () => {
+  test("dials anew what worked before, not the other addresses of the peer", async () => {
+    await reaches("left1", "cloud1");
+    const endpoints = async (): Promise<string> => plane.sh("left1", "wg show ism0 endpoints 2>/dev/null; true");
+    expect(await endpoints()).toContain("203.0.113.10:51820");
+    // Longer than a turn, as the life of a session is.
+    await new Promise((wake) => setTimeout(wake, 6_000));
+    await plane.lab.fail("wireguard", "left1");
+    const seen = new Set<string>();
+    await eventually(
+      "a handshake again",
+      40_000,
+      async () => {
+        for (const [, endpoint = ""] of (await endpoints()).matchAll(/\t(\d\S+)/g)) seen.add(endpoint);
+        return /\t[1-9]\d+\n/.test(await plane.sh("left1", "wg show ism0 latest-handshakes 2>/dev/null; true")) ? true : undefined;
+      },
+      { everyMs: 20 },
+    );
+    expect([...seen]).toEqual(["203.0.113.10:51820"]);
+    await reaches("left1", "cloud1");
+  });
+});
+
 describe("a node that changes its public address", () => {
   test("is followed within seconds", async () => {
     await reaches("left1", "cloud1");
