@@ -2,6 +2,7 @@
  * Recovery: the store knows less than somebody saw (a restored backup, a copied file, lost writes). Until the agents have
  * reported, no peer is deleted, and no address or token is issued (DESIGN §5).
  */
+import { IsthmusError } from "../../mesh/errors.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import type { AgentHello, Position } from "../../mesh/model/wire.ts";
@@ -52,6 +53,20 @@ export function isAhead(seen: Position, ours: Position): boolean {
   return seen.epoch > ours.epoch || (seen.epoch === ours.epoch && seen.revision > ours.revision);
 }
 
+/** What one recovery may take over from agents. More was never lost: it is made up, and would use the numbers up (I11). */
+const MAX_LEAD = { epoch: 1_000, revision: 1_000_000_000 };
+
+/** @throws {IsthmusError} `BadRequest` when an agent says that it saw what no store of ours can have reached */
+function requireSane(seen: Position, ours: Position, node: NodeName): void {
+  const epochs = seen.lineage === ours.lineage ? seen.epoch - ours.epoch : 0;
+  if (epochs <= MAX_LEAD.epoch && seen.revision - ours.revision <= MAX_LEAD.revision) return;
+  throw new IsthmusError(
+    "BadRequest",
+    `node ${node} says that it saw revision ${seen.revision} of epoch ${seen.epoch}; this store is at revision ${ours.revision} of epoch ${ours.epoch}, so that cannot be`,
+    { remedy: `Look at that machine; delete node ${node} if it is no longer trusted.` },
+  );
+}
+
 /** Indexes that the lost writes may have given to nodes that were not heard yet: they are not given again (I6). */
 const GAP = 256;
 
@@ -64,6 +79,8 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   const { store, mirror, events, now, newUid, onChange, quietMs = QUIET_MS } = options;
   let state: StoreState = await store.state();
   let active = state.recovering;
+  /** Where the store stood when the recovery began: leads are measured from here, so that many hellos add nothing up. */
+  let base: Position = state;
   let lastNews = now();
   let reported = new Set<string>();
   let beginning: Promise<void> | undefined;
@@ -71,7 +88,10 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   async function begin(seen: Position, who: string): Promise<void> {
     state = await store.state();
     if (!isAhead(seen, state)) return;
-    const epoch = (seen.lineage === state.lineage ? Math.max(state.epoch, seen.epoch) : state.epoch) + 1;
+    if (!active) base = state;
+    const known = seen.lineage === state.lineage ? Math.max(state.epoch, seen.epoch) : state.epoch;
+    // Once in Recovery the tokens are void already: an epoch is only given up when somebody saw a higher one.
+    const epoch = active && known === state.epoch ? state.epoch : known + 1;
     state = await store.raise({ epoch, revision: Math.max(seen.revision, state.revision) + 1, recovering: true });
     mirror.advance(state.revision);
     lastNews = now();
@@ -128,7 +148,9 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       return active;
     },
     async onHello(hello, principal) {
-      if (hello.seen !== undefined && isAhead(hello.seen, await store.state())) {
+      const stands = await store.state();
+      if (hello.seen !== undefined && isAhead(hello.seen, stands)) {
+        requireSane(hello.seen, active ? base : stands, hello.node);
         beginning = (beginning ?? Promise.resolve()).then(() => begin(hello.seen as Position, hello.node));
         await beginning;
       }

@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { chmodSync, closeSync, existsSync, openSync } from "node:fs";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { IsthmusError } from "../../mesh/errors.ts";
+import { MAX_POSITION } from "../../mesh/model/wire.ts";
 import { requireMode } from "../files.ts";
 import type { Change, Item, Store, StoreState, Transaction, TransactionResult, WatchEvent } from "./types.ts";
 
@@ -124,8 +125,12 @@ export function openSqliteStore(file: string): SqliteStore {
     },
     txn: (transaction) => enqueue(() => apply(transaction)),
     watch: (since, signal) => watch(since, signal),
-    raise: (to) =>
-      enqueue(() => {
+    raise: (to) => {
+      for (const number of [to.epoch ?? 0, to.revision ?? 0]) {
+        if (!Number.isSafeInteger(number) || number < 0 || number > MAX_POSITION)
+          return Promise.reject(new IsthmusError("BadRequest", `the store cannot be raised to ${number}`));
+      }
+      return enqueue(() => {
         state = {
           ...state,
           epoch: Math.max(state.epoch, to.epoch ?? 0),
@@ -134,7 +139,8 @@ export function openSqliteStore(file: string): SqliteStore {
         };
         for (const [key, value] of Object.entries(state)) sql.setMeta.run(key, typeof value === "boolean" ? Number(value) : value);
         return state;
-      }),
+      });
+    },
     note: (entries) =>
       enqueue(() => {
         for (const [key, value] of entries) {

@@ -8,8 +8,15 @@ import { Cidr, Endpoint, IpAddress, Labels, NodeName, ObjectName, Port, WgPublic
 /** Version of the plan format; the controller also speaks the one before. */
 export const PLAN_FORMAT = 1;
 
+/** No epoch and no revision passes it: far beyond any use, and far below where adding one stops changing a number. */
+export const MAX_POSITION = 2 ** 48;
+
 /** Where a store stands. `lineage` names the store, `epoch` is raised by every restore or recovery. */
-export const Position = z.object({ lineage: z.string(), epoch: z.int(), revision: z.int() });
+export const Position = z.object({
+  lineage: z.string().max(64),
+  epoch: z.int().min(0).max(MAX_POSITION),
+  revision: z.int().min(0).max(MAX_POSITION),
+});
 export type Position = z.infer<typeof Position>;
 
 /** POST /v1/join, body. Without a client certificate; the token's secret authorises it, the pin authenticates the server. */

@@ -164,6 +164,59 @@ describe("the SQLite file copied to a second controller", () => {
   });
 });
 
+describe("what one node says it saw", () => {
+  async function setUp(): Promise<{ controller: RunningController; agent: TestAgent; secret: string; remove: () => void }> {
+    const folder = temporaryFolder();
+    const controller = await startController(folder.path, { recoveryQuietMs: 600_000 });
+    await makeSite(controller, "dc1");
+    const { secret } = await makeToken(controller, { site: "dc1" });
+    const agent = await newNode(controller, secret, "liar");
+    await agent.disconnect();
+    return { controller, agent, secret, remove: folder.remove };
+  }
+  const say = async (controller: RunningController, agent: TestAgent, seen: Partial<Status["position"]>): Promise<void> => {
+    agent.messages.length = 0;
+    agent.holdings = { ...agent.holdings, seen: { ...(await status(controller)).position, ...seen } };
+    await agent.connect(controller);
+    await agent.disconnect();
+  };
+
+  test("and no store of ours can have reached is refused, and leaves the store as it was", async () => {
+    const { controller, agent, remove } = await setUp();
+    const before = await status(controller);
+    for (const seen of [
+      { revision: Number.MAX_SAFE_INTEGER },
+      { revision: 2 ** 48 },
+      { epoch: 5_000 },
+      { revision: 2_000_000_000 },
+      { lineage: "another", revision: 2_000_000_000 },
+      { revision: -1 },
+    ]) {
+      await say(controller, agent, seen);
+      expect(agent.messages).toEqual([expect.objectContaining({ t: "refused", code: "BadRequest" })]);
+    }
+    expect(await status(controller)).toMatchObject({ recovering: false, position: before.position });
+    await say(controller, agent, { revision: 2_000_000_000 });
+    expect(agent.messages[0]).toMatchObject({ message: expect.stringMatching(/node liar .*revision 2000000000/) });
+    await controller.close();
+    remove();
+  });
+
+  test("gives up one epoch, however often it calls, and a recovery takes over one lead only", async () => {
+    const { controller, agent, remove } = await setUp();
+    const { position } = await status(controller);
+    for (const lineage of ["one", "two", "three"]) await say(controller, agent, { lineage });
+    expect((await status(controller)).position.epoch).toBe(position.epoch + 1);
+    for (let i = 1; i <= 3; i++) {
+      const { revision } = (await status(controller)).position;
+      await say(controller, agent, { revision: revision + 900_000_000 });
+    }
+    expect((await status(controller)).position.revision).toBeLessThan(1_100_000_000);
+    await controller.close();
+    remove();
+  });
+});
+
 describe("restore", () => {
   test("refuses a file that is no backup, and keeps a damaged store aside", async () => {
     const folder = temporaryFolder();

@@ -127,6 +127,16 @@ export function storeContract(name: string, backend: Backend): void {
       expect(await store.txn({ put: [{ key: "a", value: 1 }] })).toEqual({ ok: true, revision: 101 });
     });
 
+    test("a number that could no longer be counted up from is refused, and what was asked beside it is done", async () => {
+      const [absurd, beside] = await Promise.allSettled([
+        store.raise({ revision: Number.MAX_SAFE_INTEGER }),
+        store.txn({ put: [{ key: "a", value: 1 }] }),
+      ]);
+      expect(absurd).toMatchObject({ status: "rejected", reason: { code: "BadRequest" } });
+      expect(beside).toMatchObject({ status: "fulfilled", value: { ok: true } });
+      await expect(store.raise({ epoch: -1 })).rejects.toMatchObject({ code: "BadRequest" });
+    });
+
     test("notes are kept without raising the revision or waking a watch", async () => {
       await store.note(
         new Map<string, unknown>([
