@@ -1,6 +1,8 @@
 /** What a controller does now and then. */
 import type { Server as HttpsServer } from "node:https";
+import { secureContextOf } from "./api/http.ts";
 import type { Services } from "./api/services.ts";
+import type { Authority } from "./pki/authority.ts";
 
 const SWEEP_MS = 2_000;
 const HOUSEKEEPING_MS = 30_000;
@@ -29,19 +31,13 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
     for (const node of gone) saved.delete(node);
   }
 
-  async function renewServer(): Promise<void> {
-    if (authority.server.expires - now() > RENEW_BEFORE_MS) return;
-    const { cert, key } = await authority.renewServer();
-    https.setSecureContext({ cert, key, ca: [...authority.roots], minVersion: "TLSv1.3" });
-  }
-
   const sweep = setInterval(() => {
     agents.sweep();
     recovery.check().catch(failed("ending the recovery failed"));
   }, SWEEP_MS);
   const housekeeping = setInterval(() => {
     saveContacts().catch(failed("contacts cannot be saved"));
-    renewServer().catch(failed("renewing the server's certificate failed"));
+    renewServer(authority, https, now()).catch(failed("renewing the server's certificate failed"));
     store.compact(KEPT_REVISIONS).catch(failed("compacting the store failed"));
   }, HOUSEKEEPING_MS);
   return async () => {
@@ -49,4 +45,10 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
     clearInterval(housekeeping);
     await saveContacts().catch(failed("contacts cannot be saved"));
   };
+}
+
+/** Gives the listener a new certificate in good time; open connections go on. */
+export async function renewServer(authority: Authority, https: HttpsServer, now: number): Promise<void> {
+  if (authority.server.expires - now > RENEW_BEFORE_MS) return;
+  https.setSecureContext(secureContextOf(await authority.renewServer(), authority.roots));
 }

@@ -8,7 +8,7 @@ import { createServer as createHttpServer, type IncomingMessage, type Server } f
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import { connect, type Socket } from "node:net";
 import { dirname } from "node:path";
-import { TLSSocket } from "node:tls";
+import { TLSSocket, type SecureContextOptions } from "node:tls";
 import fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
 import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
 import { canonicalIp } from "../../mesh/net/ip.ts";
@@ -41,6 +41,11 @@ declare module "fastify" {
   }
 }
 
+/** What a certificate stands in at the start and after every renewal: `setSecureContext` forgets all that it is not told. */
+export function secureContextOf(server: { readonly cert: string; readonly key: string }, roots: readonly string[]): SecureContextOptions {
+  return { cert: server.cert, key: server.key, ca: [...roots], minVersion: "TLSv1.3", secureOptions: constants.SSL_OP_NO_TICKET };
+}
+
 export function createListeners(options: HttpOptions): Listeners {
   let https: HttpsServer | undefined;
   let unix: Server | undefined;
@@ -52,13 +57,9 @@ export function createListeners(options: HttpOptions): Listeners {
       unix = createHttpServer(handler);
       https = createHttpsServer(
         {
-          cert: options.cert,
-          key: options.key,
-          ca: [...options.roots],
+          ...secureContextOf(options, options.roots),
           requestCert: true,
           rejectUnauthorized: false,
-          minVersion: "TLSv1.3",
-          secureOptions: constants.SSL_OP_NO_TICKET,
           handshakeTimeout: HANDSHAKE_MS,
           ALPNProtocols: ["http/1.1"],
         },
