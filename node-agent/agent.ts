@@ -19,6 +19,7 @@ import type { Kernel } from "./drivers/index.ts";
 import { formatElections, NO_ELECTIONS, parseElections } from "./elections.ts";
 import { type Places, readHint, readIfThere } from "./files.ts";
 import { createHealthMonitor, silentLinks } from "./health.ts";
+import { createHostCare } from "./host-care.ts";
 import { type Holdings, NOTHING_HELD, type ProposedChange, viewData } from "./holdings.ts";
 import { certificateTimes, type Identity, writeIdentity } from "./identity.ts";
 import { renew } from "./join.ts";
@@ -40,8 +41,8 @@ import { type AgentStatus, dataPlaneStatus, type NodeCondition } from "./status.
 import { VERSION } from "./version.ts";
 
 const CACHE_AFTER_MS = 100;
-const BLOCKERS_MS = 30_000;
-const BLOCKERS_AFTER_MS = 300;
+const CARE_MS = 30_000;
+const CARE_AFTER_MS = 300;
 /** Between two looks at the flows of a gateway that is drained, and how many must find none: clients move within one. */
 const FLOWS_MS = 1_000;
 const QUIET_LOOKS = 3;
@@ -136,7 +137,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     if (watched.plan !== pass.input.plan || watched.links === undefined || formatLinks(watched.links) !== formatLinks(links)) {
       watched = { plan: pass.input.plan, links };
       health.setPlan(pass.input.plan, links);
-      openPorts(pass.input.plan, links);
+      care.setPlan(pass.input.plan, links);
       peers.wake();
     }
     linksFile.set(() => formatLinks(links));
@@ -165,22 +166,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     });
   };
 
-  let opened = "";
-  /** Tells the host's own firewall and network managers about us (DATAPLANE §6); recorded for cleanup. */
-  const openPorts = (current: Plan, links: Links): void => {
-    const { mesh, gateway, links: first } = current.network.ports;
-    const udp = [mesh, gateway, ...[...links.values()].map((k) => first + k)].toSorted((a, b) => a - b);
-    if (udp.join() === opened) return;
-    opened = udp.join();
-    kernel.configureHost(udp).then(
-      (done) => {
-        condition("HostNotConfigured", "", undefined);
-        for (const line of done) log(line);
-      },
-      (thrown: unknown) =>
-        condition("HostNotConfigured", "Failed", `this host's network managers could not be told about us: ${asIsthmusError(thrown).message}`),
-    );
-  };
+  const care = createHostCare({ kernel, condition, log, now: () => performance.now() });
 
   const onDrift = (operations: readonly Operation[]): void => {
     const rows = operations.slice(0, 3).flatMap((one) => describeOperation(one).map((row) => `${row.action} ${row.what}`));
@@ -226,16 +212,15 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     log,
   });
 
-  /** Someone changed nft rules: whether they block forwarding is looked at soon, not at the next regular time. */
+  /** Someone changed nft rules (a firewall started, Docker): the host is looked at soon, not at the next regular time. */
   let nftChanged = new AbortController();
-  const blockersLoop = async (): Promise<void> => {
+  const careLoop = async (): Promise<void> => {
     while (!signal.aborted) {
-      await pause(BLOCKERS_MS, AbortSignal.any([signal, nftChanged.signal]));
+      await pause(CARE_MS, AbortSignal.any([signal, nftChanged.signal]));
       nftChanged = new AbortController();
-      await pause(BLOCKERS_AFTER_MS, signal);
-      if (signal.aborted || plan === undefined || foreign) continue;
-      const blockers = isGateway({ plan }) ? await kernel.forwardingBlockers().catch(() => []) : [];
-      condition("ForwardingBlocked", "ForeignRule", blockers.length === 0 ? undefined : `forwarded packets are dropped by ${blockers.join(", ")}`);
+      await pause(CARE_AFTER_MS, signal);
+      if (signal.aborted || foreign) continue;
+      await care.look();
     }
   };
 
@@ -420,7 +405,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     if (what === "nft") nftChanged.abort();
   };
   kernel.watch(onKernel, signal);
-  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), blockersLoop(), flowsLoop(), renewLoop()];
+  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), careLoop(), flowsLoop(), renewLoop()];
   await Promise.all(work);
   for (const file of [planFile, linksFile, choicesFile]) file.flush();
   health.close();

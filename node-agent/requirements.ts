@@ -2,6 +2,7 @@
 import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
+import type { Plan } from "../mesh/model/plan.ts";
 
 const TOOLS = [
   { command: "ip", package: "iproute2" },
@@ -33,8 +34,24 @@ export function requireWireguard(inKernel: boolean, path: string = process.env["
   });
 }
 
+/** What a plan's own checks cannot be made with, as a condition says it: they fail, and nobody would know why. */
+export function missingForChecks(plan: Plan | undefined, folders: readonly string[] = toolFolders()): string | undefined {
+  const checks = [...(plan?.serves.values() ?? [])].flatMap(({ uplink }) => uplink);
+  const routes = [...(plan?.lanRoutes.values() ?? [])].map(({ health }) => health);
+  if (![...checks, ...routes].some(({ type }) => type === "icmp") || isIn("ping", folders)) return undefined;
+  return "checks of type icmp fail because ping is not installed; apt-get install iputils-ping (or the same with this system's package manager)";
+}
+
 export function isInstalled(command: string, path: string = process.env["PATH"] ?? ""): boolean {
-  return [...path.split(":"), "/usr/sbin", "/sbin", "/usr/bin", "/bin"].some((folder) => {
+  return isIn(command, toolFolders(path));
+}
+
+function toolFolders(path: string = process.env["PATH"] ?? ""): string[] {
+  return [...path.split(":"), "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+}
+
+function isIn(command: string, folders: readonly string[]): boolean {
+  return folders.some((folder) => {
     try {
       accessSync(join(folder, command), constants.X_OK);
       return true;

@@ -1,0 +1,66 @@
+/**
+ * What the host must be told about us and must have for us (DATAPLANE §6). Looked at when the plan changes, and again and
+ * again: a firewall, a network manager or a tool may come or go after the agent's start.
+ */
+import { asIsthmusError } from "../mesh/errors.ts";
+import { isGateway } from "../mesh/kernel/wireguard.ts";
+import type { Plan } from "../mesh/model/plan.ts";
+import type { Kernel } from "./drivers/index.ts";
+import type { Links } from "./links.ts";
+import { missingForChecks } from "./requirements.ts";
+
+/** nft rules may change all the time (kube-proxy), and each telling asks several tools. */
+const TELL_MS = 5_000;
+
+export interface HostCarePorts {
+  readonly kernel: Pick<Kernel, "configureHost" | "forwardingBlockers">;
+  /** Sets a condition of the node; without a message it is gone. */
+  condition(type: string, reason: string, message: string | undefined): void;
+  log(line: string): void;
+  /** Monotonic milliseconds. */
+  now(): number;
+  readonly missing?: (plan: Plan) => string | undefined;
+}
+
+export interface HostCare {
+  /** What the data plane uses from now on; the host is told at once where that is news. */
+  setPlan(plan: Plan, links: Links): void;
+  /** Looks at everything. Never throws. */
+  look(): Promise<void>;
+}
+
+export function createHostCare({ kernel, condition, log, now, missing = missingForChecks }: HostCarePorts): HostCare {
+  let plan: Plan | undefined;
+  let ports: readonly number[] = [];
+  let toldAt = -Infinity;
+  const tell = async (): Promise<void> => {
+    toldAt = now();
+    try {
+      for (const line of await kernel.configureHost(ports)) log(line);
+      condition("HostNotConfigured", "", undefined);
+    } catch (thrown) {
+      condition("HostNotConfigured", "Failed", `this host's network managers could not be told about us: ${asIsthmusError(thrown).message}`);
+    }
+  };
+  return {
+    setPlan(next, links) {
+      plan = next;
+      condition("ToolMissing", "ToolMissing", missing(next));
+      const wanted = udpPorts(next, links);
+      if (wanted.join() === ports.join()) return;
+      ports = wanted;
+      void tell();
+    },
+    async look() {
+      if (plan === undefined) return;
+      condition("ToolMissing", "ToolMissing", missing(plan));
+      if (now() - toldAt >= TELL_MS) await tell();
+      const blockers = isGateway({ plan }) ? await kernel.forwardingBlockers().catch(() => []) : [];
+      condition("ForwardingBlocked", "ForeignRule", blockers.length === 0 ? undefined : `forwarded packets are dropped by ${blockers.join(", ")}`);
+    },
+  };
+}
+
+function udpPorts({ network: { ports } }: Plan, links: Links): number[] {
+  return [ports.mesh, ports.gateway, ...[...links.values()].map((k) => ports.links + k)].toSorted((a, b) => a - b);
+}
