@@ -77,13 +77,13 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
       // A change of a view that was never filled cannot be applied: ask for the content.
       if (held === undefined) return { holdings, send: [emptyBuckets(message.v)], changed: false };
       const view = applyPutDelete(held.view, Object.entries(message.p ?? {}), holdings.guarded ? [] : (message.d ?? []));
-      return changedTo(holdings, message.v, { r: Math.max(held.r, message.r), view });
+      return changedTo(holdings, message.v, { r: Math.max(held.r, message.r), view }, message.r);
     }
     case "fill": {
       const before = holdings.views.get(message.v)?.view ?? createView();
       const put = Object.entries(message.p);
       const view = holdings.guarded ? applyPutDelete(before, put) : applyFill(before, message.b, put);
-      return changedTo(holdings, message.v, { r: message.r, view });
+      return changedTo(holdings, message.v, { r: message.r, view }, message.r);
     }
     case "views": {
       const missing = message.add.filter((id) => !holdings.views.has(id));
@@ -119,7 +119,8 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
 
 function receiveHello(holdings: Holdings, hello: Extract<ControllerMessage, { t: "hello" }>): Received {
   // A list without the mesh is an empty plan, whatever the reason: nobody is without peers, network and self.
-  const guarded = hello.recovering || isBehind(holdings.seen, hello.at) || hello.views.length === 0;
+  const succeeds = holdings.seen !== undefined && hello.supersedes?.includes(holdings.seen.lineage) === true;
+  const guarded = hello.recovering || (!succeeds && isBehind(holdings.seen, hello.at)) || hello.views.length === 0;
   const named = new Set(hello.views);
   const missing = hello.views.filter((id) => !holdings.views.has(id));
   const views = guarded ? holdings.views : new Map([...holdings.views].filter(([id]) => named.has(id)));
@@ -128,11 +129,12 @@ function receiveHello(holdings: Holdings, hello: Extract<ControllerMessage, { t:
   return { holdings: { seen, views, awaiting: new Set(missing), guarded, unnamed }, send: [], changed: views.size !== holdings.views.size };
 }
 
-function changedTo(holdings: Holdings, id: string, held: HeldView): Received {
+/** `revision` is what the controller said: a view that is held from before a restore may carry a higher one. */
+function changedTo(holdings: Holdings, id: string, held: HeldView, revision: number): Received {
   const { seen } = holdings;
   const views = new Map(holdings.views).set(id, held);
   const awaiting = new Set([...holdings.awaiting].filter((one) => one !== id));
-  const further = seen === undefined || holdings.guarded ? seen : { ...seen, revision: Math.max(seen.revision, held.r) };
+  const further = seen === undefined || holdings.guarded ? seen : { ...seen, revision: Math.max(seen.revision, revision) };
   return { holdings: { ...holdings, seen: further, views, awaiting }, send: [], changed: true };
 }
 

@@ -23,6 +23,8 @@ export interface Recovery {
   readonly active: boolean;
   /** Looks at where an agent says it stands, and takes a forgotten node back. */
   onHello(hello: AgentHello, principal: Principal): Promise<void>;
+  /** Whether this store took the place of that one, which was lost. */
+  supersedes(lineage: string): boolean;
   /** A node connected and is on record. */
   reported(node: NodeName): void;
   /** Nodes that have not reported since the recovery began. */
@@ -47,9 +49,9 @@ export interface RecoveryOptions {
   readonly onChange: (active: boolean) => void;
 }
 
-/** Whether `seen` is ahead of where we stand, or of another store altogether. */
-export function isAhead(seen: Position, ours: Position): boolean {
-  if (seen.lineage !== ours.lineage) return true;
+/** Whether `seen` is ahead of where we stand, or of another store altogether whose place we have not taken. */
+export function isAhead(seen: Position, ours: Position, superseded: ReadonlySet<string>): boolean {
+  if (seen.lineage !== ours.lineage) return !superseded.has(seen.lineage);
   return seen.epoch > ours.epoch || (seen.epoch === ours.epoch && seen.revision > ours.revision);
 }
 
@@ -67,6 +69,9 @@ function requireSane(seen: Position, ours: Position, node: NodeName): void {
   );
 }
 
+/** Folder of the notes that name lost stores. */
+const SUPERSEDED = "superseded/";
+
 /** Indexes that the lost writes may have given to nodes that were not heard yet: they are not given again (I6). */
 const GAP = 256;
 
@@ -81,13 +86,16 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   let active = state.recovering;
   /** Where the store stood when the recovery began: leads are measured from here, so that many hellos add nothing up. */
   let base: Position = state;
+  const superseded = new Set([...(await store.notes(SUPERSEDED)).keys()].map((key) => key.slice(SUPERSEDED.length)));
+  /** Foreign lineages that were met in this recovery; one by node, so that no node fills the store with them. */
+  const foreign = new Map<NodeName, string>();
   let lastNews = now();
   let reported = new Set<string>();
   let beginning: Promise<void> | undefined;
 
   async function begin(seen: Position, who: string): Promise<void> {
     state = await store.state();
-    if (!isAhead(seen, state)) return;
+    if (!isAhead(seen, state, superseded)) return;
     if (!active) base = state;
     const known = seen.lineage === state.lineage ? Math.max(state.epoch, seen.epoch) : state.epoch;
     // Once in Recovery the tokens are void already: an epoch is only given up when somebody saw a higher one.
@@ -137,6 +145,10 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
 
   async function end(how: string): Promise<void> {
     if (!active) return;
+    const lineages = new Set(foreign.values());
+    await store.note(new Map([...lineages].map((lineage) => [SUPERSEDED + lineage, new Date(now()).toISOString()])));
+    for (const lineage of lineages) superseded.add(lineage);
+    foreign.clear();
     state = await store.raise({ recovering: false });
     active = false;
     events.record(undefined, { type: "Normal", reason: "Recovered", message: how, about: "controller" });
@@ -149,16 +161,19 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     },
     async onHello(hello, principal) {
       const stands = await store.state();
-      if (hello.seen !== undefined && isAhead(hello.seen, stands)) {
+      if (hello.seen !== undefined && isAhead(hello.seen, stands, superseded)) {
         requireSane(hello.seen, active ? base : stands, hello.node);
+        if (hello.seen.lineage !== stands.lineage) foreign.set(hello.node, hello.seen.lineage);
         beginning = (beginning ?? Promise.resolve()).then(() => begin(hello.seen as Position, hello.node));
         await beginning;
       }
       if (principal.kind !== "stranger") return;
       const ours = await store.state();
-      const wasBefore = hello.seen !== undefined && hello.seen.lineage === ours.lineage && hello.seen.epoch < ours.epoch;
+      const wasBefore =
+        hello.seen !== undefined && (hello.seen.lineage === ours.lineage ? hello.seen.epoch < ours.epoch : superseded.has(hello.seen.lineage));
       if (active || wasBefore) await takeBack(hello, principal);
     },
+    supersedes: (lineage) => superseded.has(lineage),
     reported: (node) => void reported.add(node),
     missing,
     async confirm() {

@@ -25,8 +25,8 @@ export interface Hub {
   view(id: string): LiveView | undefined;
   /** Takes the next output in and sends what changed; returns how many views changed. */
   publish(output: CompileOutput, revision: number): number;
-  /** Greets an agent, and sends what it lacks. */
-  attach(receiver: Receiver, hello: AgentHello, at: Position): void;
+  /** Greets an agent, and sends what it lacks. `supersedes`: lineages that the agent may forget. */
+  attach(receiver: Receiver, hello: AgentHello, at: Position, supersedes?: readonly string[]): void;
   detach(receiver: Receiver): void;
   /** Hashes of a heartbeat; for wrong ones the buckets are asked for. */
   checkHashes(receiver: Receiver, hashes: Readonly<Record<string, string>>): void;
@@ -165,11 +165,20 @@ export function createHub(options: { readonly network: string; readonly format: 
       pump();
       return changes.size;
     },
-    attach(receiver, hello, at) {
+    attach(receiver, hello, at, supersedes = []) {
       const wanted = output?.audience.get(receiver.node) ?? [];
       receivers.set(receiver.node, (receivers.get(receiver.node) ?? new Set()).add(receiver));
       receiver.write(
-        messageFrames({ t: "hello", at, format: options.format, network: options.network, views: wanted, recovering, now: options.now() }),
+        messageFrames({
+          t: "hello",
+          at,
+          format: options.format,
+          network: options.network,
+          views: wanted,
+          recovering,
+          now: options.now(),
+          ...(supersedes.length === 0 ? {} : { supersedes }),
+        }),
       );
       for (const id of wanted) queue.push({ receiver, id, held: hello.views[id] });
       pump();

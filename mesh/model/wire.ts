@@ -141,6 +141,8 @@ export const ControllerHello = z.object({
   views: z.array(z.string()),
   /** True while the controller recovers: nothing is deleted on its word. */
   recovering: z.boolean(),
+  /** Lineages of lost stores whose place this one took: what the agent saw of them no longer binds it. */
+  supersedes: z.array(z.string()).optional(),
   now: z.number(),
 });
 export type ControllerHello = z.infer<typeof ControllerHello>;

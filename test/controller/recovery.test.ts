@@ -1,4 +1,4 @@
-import { chmodSync, cpSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { restoreController, type RunningController } from "../../controller/main.ts";
@@ -162,6 +162,37 @@ describe("the SQLite file copied to a second controller", () => {
     folder.remove();
     copy.remove();
   });
+});
+
+test("a lost store with its certificates kept is recovered from once, not at every call, and its agents follow the new one", async () => {
+  const folder = temporaryFolder();
+  const first = await startController(folder.path);
+  await makeSite(first, "dc1");
+  const { secret } = await makeToken(first, { site: "dc1" });
+  const [here, late] = await Promise.all(["here", "late"].map((name) => newNode(first, secret, name)));
+  if (here === undefined || late === undefined) throw new Error("no nodes");
+  const { position } = await status(first);
+  await first.close();
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(join(folder.path, "data", `store.db${suffix}`), { force: true });
+  const second = await startController(folder.path, { recoveryQuietMs: 600_000 });
+  await here.connect(second);
+  await eventually(async () => expect(await status(second)).toMatchObject({ recovering: true }));
+  await eventually(() => reconnect(second, [here]));
+  expect(here.holdings).toMatchObject({ guarded: true, seen: { lineage: position.lineage } });
+  await call(second, "POST", "/v1/recovery/confirm", {});
+  await eventually(() => expect(here.connected).toBe(false));
+  await here.connect(second);
+  const { position: ours, recovering } = await status(second);
+  expect(recovering).toBe(false);
+  expect(ours.lineage).not.toBe(position.lineage);
+  expect(here.holdings).toMatchObject({ guarded: false, seen: { lineage: ours.lineage } });
+  await second.close();
+  const third = await startController(folder.path);
+  await late.connect(third);
+  expect(await status(third)).toMatchObject({ recovering: false });
+  expect(await call(third, "GET", "/v1/resources/meshnodes/late")).toMatchObject({ spec: { index: indexOf(late) } });
+  await third.close();
+  folder.remove();
 });
 
 describe("what one node says it saw", () => {

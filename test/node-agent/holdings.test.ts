@@ -113,6 +113,15 @@ describe("I1: no word of a controller that recovers, or that knows less, takes a
   });
 });
 
+test("a store that took the place of the one that was seen is followed from then on, but never into an empty plan", () => {
+  const at: Position = { lineage: "new", epoch: 2, revision: 3 };
+  expect(after(HELD, hello({ at, supersedes: ["l"] }))).toMatchObject({ guarded: false, seen: at });
+  expect(after(HELD, hello({ at, supersedes: ["l"] }), { t: "delta", v: "mesh", r: 4, p: {}, d: ["peer/b"] }).seen).toEqual({ ...at, revision: 4 });
+  expect(after(HELD, hello({ at, supersedes: ["another"] }))).toMatchObject({ guarded: true, seen: AT });
+  expect(after(HELD, hello({ at, supersedes: ["l"], recovering: true }))).toMatchObject({ guarded: true, seen: AT });
+  expect(after(HELD, hello({ at, supersedes: ["l"], views: [] })).views.size).toBe(3);
+});
+
 test("a position is behind by lineage, epoch, then revision", () => {
   expect(isBehind(undefined, AT)).toBe(false);
   expect(isBehind(AT, AT)).toBe(false);
