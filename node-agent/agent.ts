@@ -7,6 +7,7 @@ import { release } from "node:os";
 import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { describeOperation } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
+import type { HostFacts } from "../mesh/kernel/types.ts";
 import { returnMark } from "../mesh/kernel/layout.ts";
 import { isGateway } from "../mesh/kernel/wireguard.ts";
 import type { Explanation } from "../mesh/model/answers.ts";
@@ -32,6 +33,7 @@ import { createPeerKeeper } from "./peers.ts";
 import { acceptPlan } from "./plan-guard.ts";
 import { monotonic } from "./probe/clock.ts";
 import { spawnLines } from "./probe/ping.ts";
+import { controllerServices, createNameKeeper, formatAnswers, parseAnswers, type Service, withServices } from "./protected-names.ts";
 import { createReconciler, type Pass } from "./reconcile.ts";
 import { createReporter } from "./report.ts";
 import { failuresById, moveEvents, resultsOf } from "./results.ts";
@@ -56,6 +58,10 @@ export interface AgentPorts {
   readonly kernel: Kernel;
   /** `ip route get`, for explain. */
   routeGet(destination: string): Promise<{ ok: boolean; text: string }>;
+  /** What this host depends on, besides the controllers. */
+  services(): readonly Service[];
+  /** All addresses of a name. */
+  lookup(name: string): Promise<readonly string[]>;
   log(line: string): void;
 }
 
@@ -103,6 +109,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   const planFile = keeper(at.plan, CACHE_AFTER_MS, "PlanNotStored");
   const linksFile = keeper(at.links, CACHE_AFTER_MS, "LinksNotStored");
   const choicesFile = keeper(at.choices, CACHE_AFTER_MS, "ChoicesNotStored");
+  const namesFile = keeper(at.names, CACHE_AFTER_MS, "NamesNotStored");
 
   const takeHoldings = (holdings: Holdings, fromController: boolean): void => {
     const { plan: next, faults } = acceptPlan(viewData(holdings), plan);
@@ -115,12 +122,14 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     }
     condition("PlanRejected", "Unsupported", faults);
     if (fromController) condition("CacheDamaged", "", undefined);
+    const renamed = next.network.controllers.join() !== plan?.network.controllers.join();
     plan = next;
     planAt = holdings.seen;
     if (fromController) planFile.set(() => formatCache(holdings));
     if (foreign) return;
     reconciler.setPlan(next);
     peers.wake();
+    if (renamed) names.wake();
   };
 
   // ── probing and reconciling ──────────────────────────────────────────────────────────────────────────────────────
@@ -175,8 +184,25 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     log(message);
   };
 
+  const controllers = (): string[] => [...new Set([...identity.controllers, ...(plan?.network.controllers ?? [])])];
+  const services = (): Service[] => [...controllerServices(controllers()), ...ports.services()];
+  const names = createNameKeeper({
+    stored: readHint(at.names, parseAnswers, new Map()),
+    services,
+    lookup: (name) => ports.lookup(name),
+    now: Date.now,
+    onAnswers(answers, moved) {
+      namesFile.set(() => formatAnswers(answers));
+      if (moved) reconciler.wake("facts");
+    },
+  });
+  const hostFacts = async (): Promise<HostFacts> => {
+    const facts = await kernel.hostFacts();
+    return { ...facts, protectedAddresses: withServices(facts.protectedAddresses, services(), names.answers) };
+  };
+
   const reconciler = createReconciler({
-    kernel,
+    kernel: { observe: () => kernel.observe(), apply: (operations, until) => kernel.apply(operations, until), hostFacts },
     publicKey: keys.wgPublicKey,
     health: () => health.view(),
     dial: (current, links, observed) => peers.dial(current, links, observed),
@@ -270,13 +296,14 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
 
   const session = createSession(cache.state === "read" ? cache.holdings : NOTHING_HELD, {
     who: { node: identity.node, version: VERSION, bootId: bootId(), machineId: machine },
-    controllers: () => [...new Set([...identity.controllers, ...(plan?.network.controllers ?? [])])],
+    controllers,
     credentials,
     now: trustedNow,
     hasAddress,
     renew: renewNow,
     onHoldings: (holdings) => takeHoldings(holdings, true),
-    onConnected(address, now) {
+    onConnected(address, now, remote) {
+      if (remote !== undefined) names.contact(address, remote);
       contactError = undefined;
       log(`connected to controller ${address}`);
       condition(
@@ -405,9 +432,9 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     if (what === "nft") nftChanged.abort();
   };
   kernel.watch(onKernel, signal);
-  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), careLoop(), flowsLoop(), renewLoop()];
+  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), names.run(signal), careLoop(), flowsLoop(), renewLoop()];
   await Promise.all(work);
-  for (const file of [planFile, linksFile, choicesFile]) file.flush();
+  for (const file of [planFile, linksFile, choicesFile, namesFile]) file.flush();
   health.close();
   // A leave that is being answered ends with the process; give its last bytes a moment on the way out.
   rmSync(at.socket, { force: true });

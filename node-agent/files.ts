@@ -16,6 +16,7 @@ export interface Places {
   readonly links: string;
   readonly choices: string;
   readonly endpoints: string;
+  readonly names: string;
   readonly socket: string;
 }
 
@@ -35,6 +36,7 @@ export function places(
     links: join(data, "links.json"),
     choices: join(data, "choices.json"),
     endpoints: join(data, "endpoints.json"),
+    names: join(data, "names.json"),
     socket: join(run, "agent.sock"),
   };
 }

@@ -1,4 +1,5 @@
 /** Commands of a node. The command line starts them; everything that touches the outside is made here. */
+import { lookup } from "node:dns/promises";
 import { readFileSync, readdirSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { flushCompileCache } from "node:module";
@@ -7,6 +8,7 @@ import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { runNode } from "./agent.ts";
 import { pause } from "./backoff.ts";
 import { run as exec } from "./drivers/exec.ts";
+import { hostServices } from "./drivers/host-facts.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
 import { kernelHasWireguard } from "./drivers/wireguard.ts";
 import { checkModes, codeOf, type Places, places, prepareDirectories } from "./files.ts";
@@ -96,7 +98,7 @@ export async function runAgent(options: CommonOptions): Promise<void> {
   const keep = setTimeout(flushCompileCache, KEEP_COMPILED_MS).unref();
   try {
     const kernel = kernelOf(at, log);
-    const ended = await runNode({ at, identity, kernel, routeGet, log }, signal);
+    const ended = await runNode({ at, identity, kernel, routeGet, services: hostServices, lookup: lookupAll, log }, signal);
     if (ended === "removed") {
       for (const line of await withdraw(at, kernel, signal, log)) log(line);
     }
@@ -150,7 +152,7 @@ async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (l
   return [...done, ...removeFiles(at)];
 }
 
-const OWN_FILES = /^(wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints)\.json)(\.|$)/;
+const OWN_FILES = /^(wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints|names)\.json)(\.|$)/;
 
 function removeFiles(at: Places): string[] {
   const ours = namesIn(at.data).filter((name) => OWN_FILES.test(name));
@@ -177,6 +179,11 @@ function kernelOf(at: Places, log: (line: string) => void): Kernel {
 async function routeGet(destination: string): Promise<{ ok: boolean; text: string }> {
   const { ok, stdout, stderr } = await exec("ip", ["route", "get", destination], { timeoutMs: 2_000 });
   return { ok, text: ok ? stdout : stderr };
+}
+
+/** As programs of this host resolve it: also from its hosts file. */
+async function lookupAll(name: string): Promise<string[]> {
+  return (await lookup(name, { all: true })).map(({ address }) => address);
 }
 
 /** One request to the running agent. */

@@ -33,7 +33,8 @@ export interface SessionPorts {
   renew(): Promise<void>;
   /** The holdings changed and are whole. */
   onHoldings(holdings: Holdings): void;
-  onConnected(address: string, now: number): void;
+  /** @param remote where the verified controller was reached, whatever name it has */
+  onConnected(address: string, now: number, remote: string | undefined): void;
   onDisconnected(why: IsthmusError): void;
   /** Authenticated: this node was removed from the network. */
   onRemoved(): void;
@@ -87,7 +88,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
     );
   };
 
-  const take = (text: string, address: string, failed: (error: IsthmusError) => void): void => {
+  const take = (text: string, address: string, remote: string | undefined, failed: (error: IsthmusError) => void): void => {
     const parsed = ControllerMessage.safeParse(tryJson(text));
     // Unknown messages come from newer controllers; they are not ours to judge.
     if (!parsed.success) return;
@@ -103,7 +104,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
     holdings = result.holdings;
     if (message.t === "hello") {
       connected = { address, since: ports.now() };
-      ports.onConnected(address, message.now);
+      ports.onConnected(address, message.now, remote);
     }
     for (const one of result.send) transmit(one);
     settle(result.changed || (moved && message.t === "hello"));
@@ -146,7 +147,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
         ws.on("open", () => transmit(helloOf(holdings, ports.who)));
         ws.on("message", (data: Buffer) => {
           heard = performance.now();
-          take(data.toString("utf8"), address, failed);
+          take(data.toString("utf8"), address, tls.remoteAddress, failed);
         });
         for (const sign of ["ping", "pong"] as const) ws.on(sign, () => void (heard = performance.now()));
         ws.on("unexpected-response", (_call, reply) => {

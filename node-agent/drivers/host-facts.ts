@@ -4,7 +4,8 @@ import { join } from "node:path";
 import type { HostFacts } from "../../mesh/kernel/types.ts";
 import { PROTOCOL } from "../../mesh/kernel/types.ts";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
-import { canonicalIp, formatCidr, maskTo, parseIp } from "../../mesh/net/ip.ts";
+import { formatCidr, maskTo, parseIp } from "../../mesh/net/ip.ts";
+import { type Service, withServices } from "../protected-names.ts";
 import { ipJson } from "./ip.ts";
 import { prefixOf, type RouteRow } from "./routes.ts";
 
@@ -92,30 +93,51 @@ function hasIpv6(): boolean {
 const METADATA = ["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"];
 
 function protectedAddresses(): HostFacts["protectedAddresses"] {
-  const found = new Map<IpAddress, string>();
-  const put = (text: string | undefined, why: string): void => {
-    const ip = canonicalIp(text ?? "");
-    if (!ip.ok || /^(127\.|::1$|::$|0\.0\.0\.0$)/.test(ip.text)) return;
-    if (!found.has(ip.text as IpAddress)) found.set(ip.text as IpAddress, why);
-  };
+  return withServices([], hostServices(), new Map());
+}
+
+/** Pools of time servers answer differently each time, while the daemon stays with what it got. */
+const TIME_REST_MS = 3_600_000;
+
+/** What this host depends on, by address or by name: resolvers, time servers, DHCP, the Kubernetes API, the cloud's metadata. */
+export function hostServices(): Service[] {
+  const found: Service[] = [];
+  const put = (host: string | undefined, why: string): void => void (host !== undefined && found.push({ host, why }));
+  const putTime = (host: string): void => void found.push({ host, why: "a time server of this node", restMs: TIME_REST_MS });
   for (const file of ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"]) {
     for (const [, address] of readText(file).matchAll(/^\s*nameserver\s+(\S+)/gm)) put(address, "a DNS resolver of this node");
   }
-  for (const file of ["/etc/chrony/chrony.conf", "/etc/chrony.conf", "/etc/ntp.conf"]) {
-    for (const [, address] of readText(file).matchAll(/^\s*(?:server|pool|peer)\s+(\S+)/gm)) put(address, "a time server of this node");
+  const timeFiles = ["/etc/chrony/chrony.conf", "/etc/chrony.conf", "/etc/ntp.conf", "/etc/ntpsec/ntp.conf"].map(readText);
+  for (const text of [...timeFiles, ...filesIn("/etc/chrony/sources.d"), ...filesIn("/etc/chrony/conf.d")]) {
+    for (const host of timeServers(text)) putTime(host);
   }
-  for (const [, list] of readText("/etc/systemd/timesyncd.conf").matchAll(/^\s*(?:Fallback)?NTP=(.*)$/gm)) {
-    for (const address of (list ?? "").split(/\s+/)) put(address, "a time server of this node");
+  for (const text of [readText("/etc/systemd/timesyncd.conf"), ...filesIn("/etc/systemd/timesyncd.conf.d")]) {
+    for (const host of timesyncServers(text)) putTime(host);
   }
   for (const text of filesIn("/run/systemd/netif/leases")) put(/^SERVER_ADDRESS=(\S+)/m.exec(text)?.[1], "the DHCP server of this node");
   for (const text of filesIn("/var/lib/dhcp"))
     for (const [, address] of text.matchAll(/dhcp-server-identifier\s+([^;\s]+)/g)) put(address, "the DHCP server of this node");
-  for (const file of ["/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/kubeconfig"]) {
-    put(/^\s*server:\s*"?https?:\/\/\[?([0-9a-fA-F.:]+?)\]?(?::\d+)?\/?"?\s*$/m.exec(readText(file))?.[1], "the Kubernetes API of this node");
-  }
+  for (const file of ["/etc/kubernetes/kubelet.conf", "/var/lib/kubelet/kubeconfig"])
+    put(kubernetesServer(readText(file)), "the Kubernetes API of this node");
   put(process.env["KUBERNETES_SERVICE_HOST"], "the Kubernetes API of this node");
   for (const address of METADATA) put(address, "the cloud's metadata service");
-  return [...found].sort(([a], [b]) => compareText(a, b)).map(([address, why]) => ({ address, why }));
+  return found;
+}
+
+/** Of chrony or ntpd. */
+export function timeServers(text: string): string[] {
+  return [...text.matchAll(/^[ \t]*(?:server|pool|peer)[ \t]+(\S+)/gm)].map(([, host]) => host ?? "");
+}
+
+/** Of systemd-timesyncd. */
+export function timesyncServers(text: string): string[] {
+  return [...text.matchAll(/^[ \t]*(?:Fallback)?NTP=(.*)$/gm)].flatMap(([, list]) => (list ?? "").split(/\s+/).filter((host) => host !== ""));
+}
+
+/** Of a kubeconfig: without its port. */
+export function kubernetesServer(text: string): string | undefined {
+  const found = /^\s*server:\s*["']?https?:\/\/(?:\[([^\]\s]+)\]|([^\s:"'/[\]]+))(?::\d+)?\/?["']?\s*$/m.exec(text);
+  return found?.[1] ?? found?.[2];
 }
 
 function filesIn(folder: string): string[] {
