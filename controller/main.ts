@@ -139,6 +139,7 @@ export async function runController(options: ControllerOptions): Promise<Running
       events,
       recovery,
       now,
+      settled: (revision) => planner.settled(revision),
       leave: async (node: NodeName) => void (await remove(services, { kind: "node", name: node, keyHash: "" }, "MeshNode", node, false)),
       log: (message, detail = {}) => log.info(detail, message),
     });

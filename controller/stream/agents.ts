@@ -52,6 +52,8 @@ export interface AgentsOptions {
   readonly events: Events;
   readonly recovery: Recovery;
   readonly now: () => number;
+  /** Resolves when the plan of this revision was published. */
+  readonly settled: (revision: number) => Promise<void>;
   readonly leave: (node: NodeName) => Promise<void>;
   readonly log: (message: string, detail?: object) => void;
 }
@@ -116,6 +118,8 @@ export function createAgents(options: AgentsOptions): Agents {
       );
     }
     await recovery.onHello(hello, principal);
+    // A node that was taken back just now: a greeting before the plan knows it would name no views.
+    if (hub.output?.audience.has(hello.node) !== true) await options.settled(mirror.revision);
     checkMachine(hello);
     const previous = connections.get(hello.node);
     // The newest connection wins: the older one is a half-open leftover.

@@ -191,6 +191,9 @@ test("a lost store with its certificates kept is recovered from once, not at eve
   await late.connect(third);
   expect(await status(third)).toMatchObject({ recovering: false });
   expect(await call(third, "GET", "/v1/resources/meshnodes/late")).toMatchObject({ spec: { index: indexOf(late) } });
+  // The greeting of a node that was just taken back names its views: an empty list would leave it guarded for good.
+  expect(late.messages.findLast((message) => message.t === "hello")).toMatchObject({ views: expect.arrayContaining(["mesh", "node/late"]) });
+  expect(late.holdings).toMatchObject({ guarded: false, seen: { lineage: ours.lineage } });
   await third.close();
   folder.remove();
 });
