@@ -35,14 +35,29 @@ const NETWORK_MANAGER: ConfigFile = {
   reload: [["nmcli", "general", "reload", "conf"]],
 };
 
-/** Only on the host itself: a network namespace of a lab or a container has no network manager of its own. */
-export async function configureHost(records: RecordStore, udpPorts: readonly number[]): Promise<string[]> {
+const UNITS = {
+  networkd: "systemd-networkd.service",
+  networkManager: "NetworkManager.service",
+  docker: "docker.service",
+  firewalld: "firewalld.service",
+} as const;
+
+/**
+ * Only on the host itself: a network namespace of a lab or a container has no network manager of its own. Cheap when
+ * nothing changed, so that it can be called again and again.
+ * @param told what firewalld was told, and which run of it: each question to it starts a Python
+ */
+export async function configureHost(records: RecordStore, udpPorts: readonly number[], told: Map<string, string>): Promise<string[]> {
   if (!systemdOwnsThisHost()) return [];
+  const runs = await activeRuns(Object.values(UNITS));
   const said: string[] = [];
-  if (await isActive("systemd-networkd.service")) for (const file of NETWORKD) said.push(...(await writeConfig(records, file)));
-  if (await isActive("NetworkManager.service")) said.push(...(await writeConfig(records, NETWORK_MANAGER)));
-  if (await isActive("docker.service")) said.push(...(await openDocker(records)));
-  if (await isActive("firewalld.service")) said.push(...(await openFirewalld(records, udpPorts)));
+  if (runs.has(UNITS.networkd)) for (const file of NETWORKD) said.push(...(await writeConfig(records, file)));
+  if (runs.has(UNITS.networkManager)) said.push(...(await writeConfig(records, NETWORK_MANAGER)));
+  if (runs.has(UNITS.docker)) said.push(...(await openDocker(records)));
+  const firewalld = runs.get(UNITS.firewalld);
+  const now = firewalld === undefined ? "" : `${firewalld} ${udpPorts.join()}`;
+  if (firewalld !== undefined && told.get(UNITS.firewalld) !== now) said.push(...(await openFirewalld(records, udpPorts)));
+  told.set(UNITS.firewalld, now);
   return said;
 }
 
@@ -86,30 +101,49 @@ async function openDocker(records: RecordStore): Promise<string[]> {
       if (await tryRun([tool, "-C", "DOCKER-USER", ...rule])) continue;
       const undo = [tool, "-D", "DOCKER-USER", ...rule];
       if (!(await tryRun([tool, "-I", "DOCKER-USER", ...rule]))) continue;
-      records.update((all) => ({ ...all, undo: [...all.undo, undo] }));
+      recordUndo(records, undo);
       said.push(`${tool}: forwarding over ism* accepted in DOCKER-USER`);
     }
   }
   return said;
 }
 
+/** @throws KernelRefused when firewalld takes one of them not */
 async function openFirewalld(records: RecordStore, udpPorts: readonly number[]): Promise<string[]> {
   const said: string[] = [];
+  const refused: string[] = [];
   const wanted = [["--zone=trusted", "interface", "ism+"], ...udpPorts.map((port) => ["", "port", `${port}/udp`])];
   for (const [zone = "", what = "", value = ""] of wanted) {
     const zoned = zone === "" ? [] : [zone];
     if (await tryRun(["firewall-cmd", ...zoned, `--query-${what}=${value}`])) continue;
+    const took: boolean[] = [];
     for (const lasting of [[], ["--permanent"]]) {
-      if (!(await tryRun(["firewall-cmd", ...lasting, ...zoned, `--add-${what}=${value}`]))) continue;
-      records.update((all) => ({ ...all, undo: [...all.undo, ["firewall-cmd", ...lasting, ...zoned, `--remove-${what}=${value}`]] }));
+      const worked = await tryRun(["firewall-cmd", ...lasting, ...zoned, `--add-${what}=${value}`]);
+      took.push(worked);
+      if (worked) recordUndo(records, ["firewall-cmd", ...lasting, ...zoned, `--remove-${what}=${value}`]);
     }
-    said.push(`firewalld: ${what} ${value} accepted`);
+    (took[0] === true ? said : refused).push(`${what} ${value}`);
   }
-  return said;
+  if (refused.length > 0) throw new IsthmusError("KernelRefused", `firewalld did not accept ${refused.join(", ")}`);
+  return said.map((one) => `firewalld: ${one} accepted`);
 }
 
-async function isActive(unit: string): Promise<boolean> {
-  return tryRun(["systemctl", "is-active", "--quiet", unit]);
+/** Once, however often a reboot took away what it undoes. */
+function recordUndo(records: RecordStore, command: readonly string[]): void {
+  const text = command.join(" ");
+  records.update((all) => (all.undo.some((one) => one.join(" ") === text) ? all : { ...all, undo: [...all.undo, command] }));
+}
+
+/** Which of the units are active, and what tells this run of each from an earlier one. */
+async function activeRuns(units: readonly string[]): Promise<Map<string, string>> {
+  const shown = await run("systemctl", ["show", "--property=ActiveState,InvocationID", ...units]);
+  const blocks = shown.stdout.trim().split(/\n\n+/);
+  return new Map(
+    units.flatMap((unit, i): [string, string][] => {
+      const lines = blocks[i]?.split("\n") ?? [];
+      return lines.includes("ActiveState=active") ? [[unit, lines.find((line) => line.startsWith("InvocationID=")) ?? ""]] : [];
+    }),
+  );
 }
 
 /** A manager whose tool is missing has nothing to be told. */

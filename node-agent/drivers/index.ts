@@ -70,6 +70,9 @@ export function createKernel(options: KernelOptions): Kernel {
   const hostsFile = options.hostsFile ?? "/etc/hosts";
   const log = options.log ?? (() => undefined);
   const inTurn = queue();
+  // firewalld takes its time; a path must not wait for it.
+  const inHostTurn = queue();
+  const told = new Map<string, string>();
   let probed: Promise<boolean> | undefined;
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
   const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
@@ -100,10 +103,10 @@ export function createKernel(options: KernelOptions): Kernel {
       const dump = parseDump(await must("wg", ["show", "all", "dump"]));
       return new Map([...dump].map(([name, { peers }]) => [name, new Map([...peers].map(([key, peer]) => [key, statusOf(peer)]))]));
     },
-    configureHost: (udpPorts) => inTurn(() => configureHost(records, udpPorts)),
+    configureHost: (udpPorts) => inHostTurn(() => configureHost(records, udpPorts, told)),
     forwardingBlockers,
     clientFlows,
-    cleanup: () => inTurn(() => cleanup(observe, context)),
+    cleanup: () => inHostTurn(() => inTurn(() => cleanup(observe, context))),
   };
 }
 
