@@ -18,6 +18,10 @@ import type { Mirror } from "../reconcile/mirror.ts";
 
 const HANDSHAKE_MS = 20_000;
 const BODY_LIMIT = 16 * 1024 * 1024;
+/** Bytes of a body that comes from nobody in particular. */
+export const OPEN_BODY_LIMIT = 64 * 1024;
+/** What needs no certificate. */
+const OPEN: ReadonlySet<string> = new Set(["/v1/join", "/v1/renew", "/healthz", "/readyz", "/v1/openapi.json"]);
 
 export interface Listeners {
   readonly app: FastifyInstance;
@@ -71,6 +75,8 @@ export function createListeners(options: HttpOptions): Listeners {
   app.decorateRequest("principal");
   app.addHook("onRequest", (request, _reply, done) => {
     request.principal = principalOfRequest(request.raw, options.mirror(), options.issuers, options.now());
+    // Before the body is read: whoever may not use the API cannot fill the memory either.
+    if (!OPEN.has(request.routeOptions.url ?? "")) requireRole(request, "viewer");
     done();
   });
   app.setErrorHandler((thrown, request, reply) => {

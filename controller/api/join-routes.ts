@@ -4,7 +4,7 @@ import { IsthmusError } from "../../mesh/errors.ts";
 import { JoinRequest } from "../../mesh/model/wire.ts";
 import { NETWORK } from "../reconcile/keys.ts";
 import { compileInput } from "../reconcile/planner.ts";
-import { remoteAddress } from "./http.ts";
+import { OPEN_BODY_LIMIT, remoteAddress } from "./http.ts";
 import type { Services } from "./services.ts";
 
 export function joinRoutes(app: FastifyInstance, services: Services): void {
@@ -41,6 +41,7 @@ export function joinRoutes(app: FastifyInstance, services: Services): void {
     return reply.type("application/json").send(`${JSON.stringify(head).slice(0, -1)},"views":{${views.join(",")}}}`);
   }
 
-  app.post("/v1/join", (request, reply) => answer(request, reply, true));
-  app.post("/v1/renew", (request, reply) => answer(request, reply, false));
+  const limit = { bodyLimit: OPEN_BODY_LIMIT };
+  app.post("/v1/join", limit, (request, reply) => answer(request, reply, true));
+  app.post("/v1/renew", limit, (request, reply) => answer(request, reply, false));
 }

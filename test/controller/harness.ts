@@ -74,7 +74,7 @@ function hostPort(address: string): [string, number] {
 
 function exchange(options: RequestOptions, body: unknown, send: typeof httpsRequest): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const text = body === undefined ? undefined : JSON.stringify(body);
+    const text = body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body);
     const call = send(
       { ...options, headers: text === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(text) } },
       (answer) => {

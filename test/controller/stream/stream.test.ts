@@ -239,5 +239,14 @@ describe("the stream", () => {
     const credentials = { key: machine.key, cert: joined.certificate };
     expect(await https(controller, "GET", "/v1/resources/meshnodes", undefined, credentials)).toMatchObject({ status: 403 });
     expect(await https(controller, "GET", "/healthz")).toMatchObject({ status: 200 });
+    expect(await https(controller, "GET", "/v1/openapi.json")).toMatchObject({ status: 200 });
+    // Refused before the body is read: what stands in it does not matter.
+    expect(await https(controller, "POST", "/v1/apply", "{")).toMatchObject({ status: 401 });
+    expect(await https(controller, "POST", "/v1/apply", "{", credentials)).toMatchObject({ status: 403 });
+    expect(await https(controller, "POST", "/v1/nothing", "{")).toMatchObject({ status: 401 });
+    for (const path of ["/v1/join", "/v1/renew"]) {
+      const answer = await https(controller, "POST", path, { name: "x".repeat(100_000) });
+      expect(answer).toMatchObject({ status: 400, body: { code: "BadRequest", message: expect.stringContaining("too large") } });
+    }
   });
 });
