@@ -3,14 +3,16 @@ import { chmodSync, chownSync, readFileSync, renameSync, statSync, unlinkSync, w
 import type { IpAddress } from "../../mesh/model/scalars.ts";
 
 const BEGIN = "# isthmus begin: kept by the isthmus agent, changes are overwritten";
+const FIRST = "# isthmus begin";
 const END = "# isthmus end";
-const BLOCK = /\n?# isthmus begin[^\n]*\n[\s\S]*?# isthmus end\n?/;
+/** From a first marker to its last one: where someone deleted that, what follows is not ours up to some later one. */
+const BLOCK = /^# isthmus begin[^\n]*\n(?:(?!# isthmus begin)[^\n]*\n)*?# isthmus end(?:\n|$)/gm;
 
 type Hosts = ReadonlyMap<string, readonly IpAddress[]>;
 
 export function observeHosts(file: string): Map<string, readonly IpAddress[]> {
   const hosts = new Map<string, IpAddress[]>();
-  for (const line of BLOCK.exec(readText(file))?.[0].split("\n") ?? []) {
+  for (const line of (readText(file).match(BLOCK) ?? []).flatMap((block) => block.split("\n"))) {
     const [address, ...names] = line.trim().split(/\s+/);
     if (address === undefined || address === "" || address.startsWith("#")) continue;
     for (const name of names) hosts.set(name, [...(hosts.get(name) ?? []), address as IpAddress]);
@@ -21,10 +23,21 @@ export function observeHosts(file: string): Map<string, readonly IpAddress[]> {
 /** An empty map removes the block. */
 export function writeHosts(file: string, hosts: Hosts): void {
   const before = readText(file);
-  const outside = before.replace(BLOCK, "\n").replace(/^\n$/, "");
+  const outside = withoutOrphans(before.replace(BLOCK, ""), new Set(linesOf(hosts)));
   const rest = outside === "" || outside.endsWith("\n") ? outside : `${outside}\n`;
   const after = hosts.size === 0 ? rest : `${rest}${[BEGIN, ...linesOf(hosts), END].join("\n")}\n`;
   if (after !== before) replaceText(file, after);
+}
+
+/** Without first markers that lost their last one, and without the lines right after them that would be written again. */
+function withoutOrphans(text: string, ours: ReadonlySet<string>): string {
+  let after = false;
+  const kept = text.split("\n").filter((line) => {
+    const marker = line.startsWith(FIRST);
+    after = marker || (after && ours.has(line));
+    return !after;
+  });
+  return kept.join("\n");
 }
 
 /** One line an address: `10.101.0.3 do1.isthmus do1`. */
