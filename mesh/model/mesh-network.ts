@@ -36,6 +36,6 @@ export const MeshNetworkSpec = z.strictObject({
   topology: z
     .enum(["FullMesh", "SiteGateways"])
     .default("FullMesh")
-    .describe("FullMesh: every node is a peer of every other. SiteGateways: across sites only gateways are."),
+    .describe("FullMesh: every node is a peer of every other. SiteGateways (across sites only gateways are) is reserved and refused."),
 });
 export type MeshNetworkSpec = z.infer<typeof MeshNetworkSpec>;
