@@ -13,8 +13,7 @@ export interface SocketHandlers {
 /** Listens until the signal aborts. The lock was taken before, so a socket that lies there is nobody's. */
 export async function serveSocket(path: string, handlers: SocketHandlers, signal: AbortSignal): Promise<void> {
   const server = createServer((request, response) => {
-    const url = new URL(request.url ?? "/", "http://agent");
-    route(`${request.method} ${url.pathname}`, url.searchParams, handlers).then(
+    handle(request.method ?? "", request.url ?? "/", handlers).then(
       (body) => answer(response, 200, body),
       (thrown: unknown) => {
         const error = asIsthmusError(thrown);
@@ -38,6 +37,12 @@ export async function serveSocket(path: string, handlers: SocketHandlers, signal
   };
   if (signal.aborted) close();
   else signal.addEventListener("abort", close, { once: true });
+}
+
+async function handle(method: string, target: string, handlers: SocketHandlers): Promise<unknown> {
+  const url = URL.parse(target, "http://agent");
+  if (url?.host !== "agent") throw new IsthmusError("BadRequest", `${JSON.stringify(target)} is no path`);
+  return route(`${method} ${url.pathname}`, url.searchParams, handlers);
 }
 
 async function route(what: string, query: URLSearchParams, handlers: SocketHandlers): Promise<unknown> {
