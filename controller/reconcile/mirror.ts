@@ -1,6 +1,9 @@
 /** The store's content in memory, at one revision: what every decision reads. Decisions are then compared in the store. */
+import { setTimeout } from "node:timers/promises";
 import type { Change, Item, Store } from "../store/types.ts";
 import { splitKey } from "./keys.ts";
+
+const RETRY_MS = 500;
 
 export interface Mirror {
   readonly revision: number;
@@ -38,6 +41,17 @@ export async function openMirror(store: Store, onFailure: (error: unknown) => vo
     for (const one of ready) one.done();
   }
 
+  /** One faulty listener takes the news from nobody else. */
+  function tell(changes: readonly Change[], at: number): void {
+    for (const listener of listeners) {
+      try {
+        listener(changes, at);
+      } catch (thrown) {
+        onFailure(thrown);
+      }
+    }
+  }
+
   async function relist(): Promise<void> {
     const listing = await store.list("");
     const kept = new Set(listing.items.map((item) => item.key));
@@ -48,10 +62,27 @@ export async function openMirror(store: Store, onFailure: (error: unknown) => vo
     ];
     for (const change of changes) take(change);
     reached(listing.revision);
-    for (const listener of listeners) listener(changes, listing.revision);
+    tell(changes, listing.revision);
   }
 
+  /** Follows the store for as long as the mirror is open: without it every decision would be made on old content. */
   async function follow(): Promise<void> {
+    let whole = true;
+    while (!stop.signal.aborted) {
+      try {
+        if (!whole) await relist();
+        whole = true;
+        await followWatch();
+      } catch (thrown) {
+        if (stop.signal.aborted) return;
+        onFailure(thrown);
+        whole = false;
+        await setTimeout(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  async function followWatch(): Promise<void> {
     while (!stop.signal.aborted) {
       for await (const event of store.watch(revision, stop.signal)) {
         if (event.type === "compacted") {
@@ -60,13 +91,13 @@ export async function openMirror(store: Store, onFailure: (error: unknown) => vo
         }
         for (const change of event.changes) take(change);
         reached(event.revision);
-        for (const listener of listeners) listener(event.changes, event.revision);
+        tell(event.changes, event.revision);
       }
     }
   }
 
   await relist();
-  const following = follow().catch(onFailure);
+  const following = follow();
   return {
     get revision() {
       return revision;
