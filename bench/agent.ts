@@ -54,8 +54,8 @@ export async function agent(options: BenchOptions): Promise<Row[]> {
     options.log(`${PEERS - REAL + 1} more peers join`);
     const expires = new Date(Date.now() + 3_600_000).toISOString();
     const { token } = (await mesh.call("POST", "/v1/tokens", { spec: { site: "cloud", uses: PEERS, expires } })) as { token: string };
-    const key = (await mesh.lab.exec(CLIENT, ["wg", "show", "ism0", "public-key"])).stdout.trim();
-    await mesh.lab.exec("ctl", [process.execPath, JOIN_MANY, token, String(PEERS - REAL + 1), key], { timeoutMs: 60_000 });
+    const { spec } = (await mesh.call("GET", `/v1/resources/meshnodes/${CLIENT}`)) as { spec: { publicKey: string } };
+    await mesh.lab.exec("ctl", [process.execPath, JOIN_MANY, token, String(PEERS - REAL + 1), spec.publicKey], { timeoutMs: 60_000 });
     await mesh.lab.crash(CLIENT);
     await until("the agent has its peers and routes", () => settled(mesh), { signal: options.signal, withinMs: 60_000, everyMs: 500 });
     await delay(SETTLE_MS);
