@@ -152,7 +152,7 @@ async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (l
   return [...done, ...removeFiles(at)];
 }
 
-const OWN_FILES = /^(wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints|names)\.json)(\.|$)/;
+const OWN_FILES = /^(kernel\.json\.damaged|wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints|names)\.json)(\.|$)/;
 
 function removeFiles(at: Places): string[] {
   const ours = namesIn(at.data).filter((name) => OWN_FILES.test(name));

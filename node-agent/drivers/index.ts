@@ -66,9 +66,9 @@ export interface Kernel {
 
 /** Opens the drivers; touches nothing yet. Calls never overlap in the kernel: they wait for each other. */
 export function createKernel(options: KernelOptions): Kernel {
-  const records = openRecords(options.dataDir);
-  const hostsFile = options.hostsFile ?? "/etc/hosts";
   const log = options.log ?? (() => undefined);
+  const records = openRecords(options.dataDir, log);
+  const hostsFile = options.hostsFile ?? "/etc/hosts";
   const inTurn = queue();
   // firewalld takes its time; a path must not wait for it.
   const inHostTurn = queue();

@@ -1,6 +1,7 @@
 /** What must be known to undo our doing, kept in the data directory: written before the deed, removed after its undoing. */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
 
 export interface Records {
@@ -13,6 +14,13 @@ export interface Records {
   readonly undo: readonly (readonly string[])[];
 }
 
+const Kept = z.looseObject({
+  sysctls: z.record(z.string(), z.string()).default({}),
+  nft: z.object({ body: z.string(), digest: z.string() }).optional(),
+  files: z.array(z.string()).default([]),
+  undo: z.array(z.array(z.string())).default([]),
+});
+
 const EMPTY: Records = { sysctls: {}, files: [], undo: [] };
 
 export interface RecordStore {
@@ -21,10 +29,10 @@ export interface RecordStore {
   update(change: (records: Records) => Records): void;
 }
 
-export function openRecords(dataDir: string): RecordStore {
+export function openRecords(dataDir: string, log: (line: string) => void = () => {}): RecordStore {
   const file = join(dataDir, "kernel.json");
   let current: Records | undefined;
-  const read = (): Records => (current ??= load(file));
+  const read = (): Records => (current ??= load(file, log));
   return {
     read,
     update(change) {
@@ -42,11 +50,22 @@ function isEmpty({ sysctls, nft, files, undo }: Records): boolean {
   return Object.keys(sysctls).length === 0 && nft === undefined && files.length === 0 && undo.length === 0;
 }
 
-function load(file: string): Records {
+/** Absent at the first start. Damaged: it is set aside for a person, because what it held will not be undone. */
+function load(file: string, log: (line: string) => void): Records {
+  let text: string;
   try {
-    return { ...EMPTY, ...(JSON.parse(readFileSync(file, "utf8")) as Partial<Records>) };
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return EMPTY;
+    throw error;
+  }
+  try {
+    const { nft, ...kept } = Kept.parse(JSON.parse(text));
+    return { ...kept, ...(nft === undefined ? {} : { nft }) };
   } catch {
-    // Absent at the first start. Damaged: what it held is lost, and the next write makes it whole again.
+    const aside = `${file}.damaged`;
+    renameSync(file, aside);
+    log(`${file} is damaged; it was set aside as ${aside}. Sysctls, files and firewall rules that it recorded will not be undone by cleanup.`);
     return EMPTY;
   }
 }
