@@ -17,7 +17,8 @@ const RETRY_MS = 1_000;
 export interface FactsKeeper {
   /** The address that the controller saw a node come from. */
   seen(node: NodeName, address: IpAddress | undefined): void;
-  report(node: NodeName, report: AgentReport): void;
+  /** `wholeLinks`: the report's links are all there are, not changes. */
+  report(node: NodeName, report: AgentReport, how: { readonly wholeLinks: boolean }): void;
   close(): void;
 }
 
@@ -65,7 +66,7 @@ export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeep
 
   return {
     seen: (node, address) => change(node, (facts) => (address === undefined ? facts : { ...facts, seen: address })),
-    report: (node, report) => {
+    report: (node, report, { wholeLinks }) => {
       const { endpoints, manualEndpoints, advertise, links } = report;
       if (endpoints === undefined && manualEndpoints === undefined && advertise === undefined && links === undefined) return;
       change(node, (facts) => ({
@@ -73,7 +74,7 @@ export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeep
         ...(endpoints === undefined ? {} : { endpoints }),
         ...(manualEndpoints === undefined ? {} : { manualEndpoints }),
         ...(advertise === undefined ? {} : { advertise }),
-        ...(links === undefined ? {} : { links: mergeLinks(facts.links, links) }),
+        ...(links === undefined ? {} : { links: mergeLinks(wholeLinks ? {} : facts.links, links) }),
       }));
     },
     close: () => {

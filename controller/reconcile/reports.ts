@@ -23,7 +23,8 @@ export interface NodeContact {
 export interface Reports {
   get(node: string): NodeReport | undefined;
   contact(node: string): NodeContact | undefined;
-  merge(node: NodeName, report: AgentReport): void;
+  /** `whole`: the report says everything anew, as the first of a connection does; else changes. */
+  merge(node: NodeName, report: AgentReport, whole: boolean): void;
   touch(node: NodeName, contact: NodeContact): void;
   forget(node: string): void;
   /** Contacts, for saving. */
@@ -45,8 +46,8 @@ export function createReports(known: ReadonlyMap<string, NodeContact>): Reports 
       reports.delete(node);
       contacts.delete(node);
     },
-    merge: (node, report) => {
-      const before = reports.get(node) ?? NOTHING;
+    merge: (node, report, whole) => {
+      const before = (whole ? undefined : reports.get(node)) ?? NOTHING;
       const { applied, kernel, wireguard, handshakes, conditions, results, observed } = report;
       reports.set(node, {
         ...before,

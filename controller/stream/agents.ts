@@ -161,8 +161,10 @@ export function createAgents(options: AgentsOptions): Agents {
 
   function takeReport(session: AgentSession, report: AgentReport): void {
     doubt(session.node, report);
-    reports.merge(session.node, report);
-    facts.report(session.node, report);
+    reports.merge(session.node, report, session.told !== true);
+    facts.report(session.node, report, { wholeLinks: session.toldLinks !== true });
+    session.told = true;
+    session.toldLinks ||= report.links !== undefined;
     for (const event of report.events ?? []) events.record(session.node, event);
   }
 

@@ -22,6 +22,9 @@ export interface AgentSession extends Receiver {
   lastHeard: number;
   /** When it was asked for a sign of life because another node stopped using it. */
   doubtedAt?: number;
+  /** Whether a report came on this connection, and one with links: the first of each says everything anew. */
+  told?: boolean;
+  toldLinks?: boolean;
   /** @throws {IsthmusError} `Timeout`, `Unreachable`, or what the agent answered */
   ask(what: "explain" | "status" | "diff", body: unknown, timeoutMs: number): Promise<unknown>;
   close(code: number, reason: string): void;

@@ -149,6 +149,28 @@ describe("the stream", () => {
     await Promise.all([mover.disconnect(), peer.disconnect()]);
   });
 
+  test("what an agent no longer says after it came back is forgotten, and what it does not mention by then stays until it speaks", async () => {
+    const agent = await newNode(controller, secret, "forgetful");
+    const shown = async (): Promise<string[]> =>
+      (await call<{ status: { conditions: { type: string }[] } }>(controller, "GET", "/v1/resources/meshnodes/forgetful")).status.conditions.map(
+        ({ type }) => type,
+      );
+    agent.report({ conditions: [{ type: "Mended", status: "False", reason: "Odd" }], handshakes: { peers: 1, fresh: 1 } });
+    await eventually(async () => expect(await shown()).toContain("Mended"));
+    await agent.disconnect();
+    await agent.connect(controller);
+    expect(await shown()).toContain("Mended");
+    agent.report({ kernel: "6.12.0" });
+    await eventually(async () => expect(await shown()).not.toContain("Mended"));
+    agent.report({ handshakes: { peers: 2, fresh: 2 } });
+    await eventually(async () =>
+      expect(await call(controller, "GET", "/v1/resources/meshnodes/forgetful")).toMatchObject({
+        status: { kernel: "6.12.0", handshakes: { peers: 2 } },
+      }),
+    );
+    await agent.disconnect();
+  });
+
   test("what an agent claims without a grant stays pending and reaches nobody (I11)", async () => {
     const liar = await newNode(controller, secret, "liar");
     const peer = await newNode(controller, secret, "liar-peer");
