@@ -105,6 +105,11 @@ function redeem(draft: Draft, request: JoinRequest, { now, epoch }: JoinSettings
       remedy: "Join with --name, or use another token.",
     });
   }
+  if (draft.read(resourceKey("Site", spec.site)) === undefined) {
+    throw new IsthmusError("NotFound", `token ${name} is for site ${spec.site}, which was deleted`, {
+      remedy: `Apply site ${spec.site} again, or make a token for another site with \`isthmus create token\`.`,
+    });
+  }
   return token;
 }
 

@@ -75,6 +75,24 @@ describe("joining", () => {
     expect(await call(controller, "GET", `/v1/resources/jointokens/${name}`)).toMatchObject({ status: { used: 1 } });
   });
 
+  test("a token of a site that was deleted meanwhile lets nobody in, until the site is there again", async () => {
+    await makeSite(controller, "short-lived");
+    const { secret, name } = await makeToken(controller, { site: "short-lived" });
+    const machine = await makeMachine("early");
+    await joinMachine(controller, machine, secret);
+    await call(controller, "DELETE", "/v1/resources/meshnodes/early");
+    await call(controller, "DELETE", "/v1/resources/sites/short-lived");
+    await expect(joinMachine(controller, await makeMachine("too-late"), secret)).rejects.toMatchObject({
+      code: "NotFound",
+      message: expect.stringContaining("short-lived"),
+      remedy: expect.stringContaining("token"),
+    });
+    expect(await call(controller, "GET", `/v1/resources/jointokens/${name}`)).toMatchObject({ status: { used: 1 } });
+    await expect(call(controller, "GET", "/v1/resources/meshnodes/too-late")).rejects.toMatchObject({ code: "NotFound" });
+    await makeSite(controller, "short-lived");
+    await joinMachine(controller, await makeMachine("in-time"), secret);
+  });
+
   test("every reason to refuse has its code, and a refused join uses nothing up", async () => {
     const { secret, name } = await makeToken(controller, { site: "dc1", uses: 1, namePattern: "web-*" });
     const machine = await makeMachine("web-1");
