@@ -8,10 +8,11 @@ import { PrefixMap } from "../mesh/kernel/prefixes.ts";
 import { overlayRanges } from "../mesh/kernel/protection.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
 import type { Candidate, Explanation, Hop } from "../mesh/model/answers.ts";
-import type { PathId } from "../mesh/model/plan.ts";
+import type { PathId, Plan, SnatPlan } from "../mesh/model/plan.ts";
 import type { IpAddress, NodeName } from "../mesh/model/scalars.ts";
-import { contains, formatCidr, hostCidr, parseCidr, splitEndpoint } from "../mesh/net/ip.ts";
+import { contains, familyOf, formatCidr, hostCidr, parseCidr, splitEndpoint } from "../mesh/net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress } from "../mesh/net/overlay.ts";
+import { isPrivate } from "./dial.ts";
 
 export interface ExplainInput {
   readonly input: DesiredInput;
@@ -108,7 +109,7 @@ function decide(question: ExplainInput): [Part, Expected] {
 }
 
 /** Steered into the overlay: by a path over a gateway link, or to the node that advertises the prefix. */
-function steered({ input, linkViews, wall, now }: ExplainInput, owner: string, prefix: string): [Part, Expected] {
+function steered({ input, linkViews, wall, now, destination }: ExplainInput, owner: string, prefix: string): [Part, Expected] {
   const { plan, links, choices } = input;
   const at = plan.self.name;
   if (owner.startsWith("peer/")) {
@@ -169,12 +170,19 @@ function steered({ input, linkViews, wall, now }: ExplainInput, owner: string, p
     },
     ...active.slice(0, 1).map((node) => ({ at: node, what: exitText(owner) })),
   ];
-  const first = plan.peers.get(active[0] as NodeName);
-  const exit = first?.e.map((endpoint) => splitEndpoint(endpoint).address)[0];
-  return [
-    { verdict: "Gateway", owner, prefix, ...because, hops, candidates, ...(exit === undefined || owner.startsWith("subnet/") ? {} : { exit }) },
-    { devs },
-  ];
+  const snat = path?.snat;
+  const translation = snat === undefined ? {} : { snat: snat.address ?? snat.type };
+  const exit = owner.startsWith("subnet/") ? undefined : exitOf(snat, active, plan, familyOf(destination));
+  return [{ verdict: "Gateway", owner, prefix, ...because, hops, candidates, ...translation, ...(exit === undefined ? {} : { exit }) }, { devs }];
+}
+
+/** What the destination sees: the address that the intent names, or with masquerading the one at which the only gateway in use is reached. */
+function exitOf(snat: SnatPlan | undefined, active: readonly NodeName[], plan: Plan, family: 4 | 6): IpAddress | undefined {
+  if (snat?.type === "Address") return snat.address !== undefined && familyOf(snat.address) === family ? snat.address : undefined;
+  const [only, more] = active;
+  if (snat?.type !== "Masquerade" || only === undefined || more !== undefined) return undefined;
+  const addresses = plan.peers.get(only)?.e.map((endpoint) => splitEndpoint(endpoint).address) ?? [];
+  return addresses.find((address) => familyOf(address) === family && !isPrivate(address));
 }
 
 function exitText(owner: string): string {

@@ -90,7 +90,8 @@ function pathChange(view: ViewId, steps: readonly Step[], before: ViewData): Cha
   const [oldText, nowText] = [old && gatewaysText(old), now && gatewaysText(now)];
   if (oldText !== nowText) rows.push(row("nexthop", view, oldText, nowText));
   if (old !== undefined && now !== undefined) {
-    const rest = (plan: PathPlan): string => JSON.stringify({ ...plan, gateways: undefined, created: undefined });
+    // The gateway's own `serve` entry tells of a new source address; a client does nothing about it.
+    const rest = (plan: PathPlan): string => JSON.stringify({ ...plan, gateways: undefined, created: undefined, snat: undefined });
     if (rest(old) !== rest(now)) rows.push(row("link", `${view}: how it is probed and moved`, rest(old), rest(now)));
   }
   return rows;

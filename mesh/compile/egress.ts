@@ -1,4 +1,5 @@
 /** EgressGateway: which nodes serve, which nodes are steered, to which destinations. */
+import type { SnatPlan } from "../model/plan.ts";
 import type { Resource } from "../model/resources.ts";
 import { durationMs } from "../model/scalars.ts";
 import { createdAt, selects, type Context, type NodeContext } from "./context.ts";
@@ -22,7 +23,9 @@ export function compileEgress(context: Context, egress: Resource<"EgressGateway"
   const serving = new Set(gateways.map(({ node }) => node));
   const clients = context.nodes.filter(selects(spec.sources.nodeSelector)).filter((node) => !serving.has(node.name));
   const destinations = resolveDestinations(context, spec);
-  const { health, snat } = spec;
+  const { health } = spec;
+  const snat: SnatPlan =
+    spec.snat.type === "Address" && spec.snat.address !== undefined ? { type: "Address", address: spec.snat.address } : { type: spec.snat.type };
   const draft: PathDraft = {
     kind: "path",
     id: `egress/${metadata.name}`,
@@ -35,11 +38,12 @@ export function compileEgress(context: Context, egress: Resource<"EgressGateway"
       failback: { type: spec.failback.type, delayMs: durationMs(spec.failback.delay) },
       drainTimeoutMs: durationMs(spec.drainTimeout),
       onNoGateway: spec.onNoGateway,
+      snat,
     },
     gateways,
     clients,
     serve: {
-      snat: snat.type === "Address" && snat.address !== undefined ? { type: "Address", address: snat.address } : { type: snat.type },
+      snat,
       uplink: health.uplink ?? [],
       uplinkIntervalMs: durationMs(health.uplinkInterval),
       threshold: health.threshold,

@@ -72,6 +72,7 @@ export function compileSite(context: Context, site: Resource<"Site">, ownership:
       threshold: health.threshold,
       holdDownMs: durationMs(health.holdDown),
       ...PATH_DEFAULTS,
+      snat: { type: site.spec.snat },
     },
     gateways,
     clients,

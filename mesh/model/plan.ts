@@ -53,6 +53,10 @@ export type PeerPlan = z.infer<typeof PeerPlan>;
 export const SitePlan = z.object({ kind: z.enum(["onprem", "cloud"]), region: z.string().optional(), zone: z.string().optional() });
 export type SitePlan = z.infer<typeof SitePlan>;
 
+/** Which source address a gateway gives to what it forwards; `address` with `Address` only. */
+export const SnatPlan = z.object({ type: z.enum(["Masquerade", "Address", "None"]), address: IpAddress.optional() });
+export type SnatPlan = z.infer<typeof SnatPlan>;
+
 export const PathKind = z.enum(["egress", "subnet", "route"]);
 export type PathKind = z.infer<typeof PathKind>;
 
@@ -72,6 +76,8 @@ export const PathPlan = z.object({
   failback: z.object({ type: z.enum(["Immediate", "Delayed", "Manual"]), delayMs: z.int() }),
   drainTimeoutMs: z.int(),
   onNoGateway: z.enum(["Unreachable", "Underlay"]),
+  /** What its gateways do, for `explain` on a client; absent where an older controller does not say, and for routes through nodes. */
+  snat: SnatPlan.optional(),
 });
 export type PathPlan = z.infer<typeof PathPlan>;
 
@@ -102,7 +108,7 @@ export type SelfPlan = z.infer<typeof SelfPlan>;
 
 /** Key `serve/<path id>` of view `node/<name>`: the node is a gateway of that path. */
 export const ServePlan = z.object({
-  snat: z.object({ type: z.enum(["Masquerade", "Address", "None"]), address: IpAddress.optional() }),
+  snat: SnatPlan,
   uplink: z.array(UplinkCheck),
   uplinkIntervalMs: z.int(),
   threshold: z.int(),

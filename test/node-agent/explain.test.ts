@@ -4,10 +4,10 @@ import type { Choice, LinkView } from "../../mesh/elect/types.ts";
 import { desiredKernel } from "../../mesh/kernel/desired.ts";
 import type { DesiredInput } from "../../mesh/kernel/types.ts";
 import type { Explanation } from "../../mesh/model/answers.ts";
-import type { PathId } from "../../mesh/model/plan.ts";
+import type { PathId, PathPlan } from "../../mesh/model/plan.ts";
 import type { IpAddress, NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { explain } from "../../node-agent/explain.ts";
-import { HOST, key, name, rawViews } from "./plans.ts";
+import { HOST, key, name, pathPlan, rawViews } from "./plans.ts";
 
 const WEB = "egress/web" as PathId;
 const choice: Choice = {
@@ -71,6 +71,7 @@ describe("the way of a packet", () => {
       prefix: "34.160.111.145/32",
       reason: "GatewayDown",
       since: 1_050,
+      snat: "Masquerade",
       exit: "203.0.113.4",
       hops: [{ at: "c", dev: "ismg2", table: 157 }, { at: "g2" }],
       candidates: [
@@ -78,6 +79,27 @@ describe("the way of a packet", () => {
         { node: "g2", active: true, why: "GatewayDown", message: "link Up, 12.3 ms, gateway Serving" },
       ],
     });
+  });
+
+  test("what the destination sees is told only where it is known", () => {
+    const of = (path: Partial<PathPlan>, g2: object = {}, chosen = choice): unknown[] => {
+      const gateway = { i: 3, k: key(3), s: "two", e: ["203.0.113.4:51820"], ...g2 };
+      const raw = rawViews({ "egress/web": { path: pathPlan(["g1", "g2"], path) }, mesh: { "peer/g2": gateway } });
+      const { snat, exit } = ask("34.160.111.145", undefined, chosen, raw);
+      return [snat, exit];
+    };
+    const masquerade = { snat: { type: "Masquerade" } } as const;
+    const address = { snat: { type: "Address", address: "192.0.2.7" as IpAddress } } as const;
+    expect(of({})).toEqual([undefined, undefined]);
+    expect(of({ snat: { type: "None" } })).toEqual(["None", undefined]);
+    expect(of(address)).toEqual(["192.0.2.7", "192.0.2.7"]);
+    expect(of({ snat: { type: "Address", address: "2001:db8::7" as IpAddress } })).toEqual(["2001:db8::7", undefined]);
+    // Endpoints of the LAN, or of the other family, are not what a destination out there sees.
+    expect(of(masquerade, { e: ["192.168.1.4:51820", "[2001:db8::4]:51820", "203.0.113.44:51820"] })).toEqual(["Masquerade", "203.0.113.44"]);
+    expect(of(masquerade, { e: ["192.168.1.4:51820"] })).toEqual(["Masquerade", undefined]);
+    const spread = { ...choice, active: [name("g1"), name("g2")] };
+    expect(of(masquerade, {}, spread)).toEqual(["Masquerade", undefined]);
+    expect(of(address, {}, spread)).toEqual(["192.0.2.7", "192.0.2.7"]);
   });
 
   test("the longest prefix decides", () => {

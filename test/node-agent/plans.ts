@@ -23,7 +23,7 @@ export function rawViews(more: Readonly<Record<string, Readonly<Record<string, u
       "site/home": { kind: "onprem" },
     },
     "node/c": { self: { name: "c", index: 1, site: "home", labels: {}, advertise: [], subnets: [] } },
-    "egress/web": { path: pathPlan(["g1", "g2"]), "d/34.160.111.145/32": 1, "d/198.51.100.0/24": 1 },
+    "egress/web": { path: pathPlan(["g1", "g2"], { snat: { type: "Masquerade" } }), "d/34.160.111.145/32": 1, "d/198.51.100.0/24": 1 },
   };
   for (const [id, entries] of Object.entries(more)) views[id] = { ...views[id], ...entries };
   return new Map(Object.entries(views).map(([id, entries]) => [id, new Map(Object.entries(entries))]));

@@ -177,6 +177,7 @@ describe("the rest of the spec", () => {
       onNoGateway: "Underlay",
       created: Date.parse("2026-01-01T00:00:00Z"),
     });
+    expect(pathOf(out).snat).toEqual({ type: "Address", address: "203.0.113.11" });
     expect(entry(out, "node/do1", "serve/egress/e") as ServePlan).toEqual({
       snat: { type: "Address", address: "203.0.113.11" },
       uplink: [{ type: "icmp", icmp: { address: "34.160.111.145" } }],

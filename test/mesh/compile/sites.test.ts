@@ -13,6 +13,7 @@ describe("subnets of a site", () => {
     expect(out.audience.get("do1" as NodeName)).toEqual(["mesh", "node/do1", "subnet/dc1"]);
     expect(keysOf(out.views.get("node/datacenter1"))).toEqual(["client/do1", "client/do2", "self", "serve/subnet/dc1"]);
     expect((entry(out, "node/datacenter1", "serve/subnet/dc1") as ServePlan).snat).toEqual({ type: "Masquerade" });
+    expect((entry(out, "subnet/dc1", "path") as PathPlan).snat).toEqual({ type: "Masquerade" });
   });
 
   it("do not concern other nodes of the site: they stand in the LAN", () => {
