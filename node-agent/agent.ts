@@ -22,7 +22,7 @@ import { type Places, readHint, readIfThere } from "./files.ts";
 import { createHealthMonitor, silentLinks } from "./health.ts";
 import { createHostCare } from "./host-care.ts";
 import { type Holdings, NOTHING_HELD, type ProposedChange, viewData } from "./holdings.ts";
-import { certificateTimes, type Identity, writeIdentity } from "./identity.ts";
+import { certificateTimes, type Identity, knownNow, writeIdentity } from "./identity.ts";
 import { renew } from "./join.ts";
 import { createKeeper, type Keeper } from "./keeper.ts";
 import { loadOrMakeKeys } from "./keys.ts";
@@ -313,8 +313,9 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
           ? undefined
           : `this node's clock is ${Math.round(Math.abs(now - Date.now()) / 1000)} s ${now > Date.now() ? "behind" : "ahead of"} the controller's`,
       );
-      if (now > identity.lastNow + HOUR_MS || foreign) {
-        identity = { ...identity, lastNow: Math.max(now, identity.lastNow), machineId: machine };
+      const lastNow = knownNow(identity.lastNow, now);
+      if (lastNow !== identity.lastNow || foreign) {
+        identity = { ...identity, lastNow, machineId: machine };
         try {
           writeIdentity(at, identity);
         } catch (thrown) {

@@ -7,6 +7,8 @@ import type { JoinResponse } from "../mesh/model/wire.ts";
 import { splitPem } from "./contact.ts";
 import { type Places, readIfThere, writeAtomic } from "./files.ts";
 
+const HOUR_MS = 3_600_000;
+
 const Identity = z.object({
   node: NodeName,
   network: ObjectName,
@@ -16,7 +18,7 @@ const Identity = z.object({
   controllers: z.array(z.string()).min(1),
   manualEndpoints: z.array(Endpoint).default([]),
   advertise: z.array(Cidr).default([]),
-  /** The latest time (ms) that a controller told: a clock far behind it is wrong. */
+  /** The time (ms) that a controller told last: a clock behind it is wrong. */
   lastNow: z.number().default(0),
 });
 export type Identity = z.infer<typeof Identity>;
@@ -47,10 +49,16 @@ export function keepAnswer(at: Places, answer: JoinResponse, rest: Pick<Identity
     node: answer.node,
     network: answer.network,
     controllers: answer.controllers,
-    lastNow: Math.max(Date.now(), leafOf(answer.certificate).validFromDate.getTime()),
+    // The controller's clock, not ours: ours may be years ahead, and then no certificate would be valid ever after.
+    lastNow: leafOf(answer.certificate).validFromDate.getTime(),
   };
   writeIdentity(at, identity);
   return identity;
+}
+
+/** What to remember as the controller's time (ms): what it said, unless that is no news. A controller's wrong clock is mended too. */
+export function knownNow(before: number, said: number): number {
+  return Math.abs(said - before) > HOUR_MS ? said : before;
 }
 
 function leafOf(chain: string): X509Certificate {
