@@ -36,7 +36,8 @@ import { openSqliteStore } from "./store/sqlite.ts";
 import { createAgents, type Agents } from "./stream/agents.ts";
 import { createHub } from "./stream/hub.ts";
 
-const MAX_MESSAGE = 1024 * 1024;
+/** Bytes; what a change of ten thousand destinations does on a node is told in a few million. */
+const MAX_MESSAGE = 16 * 1024 * 1024;
 
 export interface Logger {
   info(detail: object, message: string): void;

@@ -243,10 +243,18 @@ describe("the stream", () => {
     await expect(joinMachine(controller, agent.machine, undefined)).rejects.toMatchObject({ code: "CertificateRevoked" });
   });
 
-  test("explain is asked from the node, and a node that is away is named", async () => {
+  test("explain is asked from the node, also when its answer is long, and a node that is away is named", async () => {
     const agent = await newNode(controller, secret, "asked");
     agent.onAsk = (what, body) => ({ what, ...(body as object) });
     expect(await call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).toEqual({ what: "explain", destination: "192.0.2.1" });
+    // A change of thousands of destinations is answered with as many rows.
+    agent.onAsk = () => ({
+      rows: Array.from({ length: 20_000 }, (_, i) => ({ area: "route", action: "add", what: `198.51.${i}.0/24`, to: "ism0".repeat(20) })),
+    });
+    expect(await call<{ rows: unknown[] }>(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).toMatchObject({
+      rows: { length: 20_000 },
+    });
+    expect(agent.connected).toBe(true);
     await agent.disconnect();
     await eventually(() =>
       expect(call(controller, "GET", "/v1/nodes/asked/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "Unreachable" }),
