@@ -12,6 +12,8 @@ import { type Holdings, proposed, type ProposedChange } from "./holdings.ts";
 import { gatewaysInUse, numberLinks } from "./links.ts";
 import type { Pass } from "./reconcile.ts";
 
+const MOST_ROWS = 2_000;
+
 export interface ExplainPorts {
   /** `ip route get`. */
   routeGet(destination: string): Promise<{ ok: boolean; text: string }>;
@@ -38,7 +40,10 @@ export async function explainDestination(text: string, last: Pass | undefined, h
   });
 }
 
-/** What a proposed change of the plan would change in this node's kernel, against what is wanted now. @throws Invalid */
+/**
+ * What a proposed change of the plan would change in this node's kernel, against what is wanted now: at most 2,000 rows, and one
+ * that counts the rest. @throws Invalid
+ */
 export function diffProposal(change: ProposedChange, holdings: Holdings, last: Pass | undefined): Change[] {
   const next = parsePlan(proposed(holdings, change)).plan;
   if (last === undefined || next === undefined) throw new IsthmusError("Invalid", "this node has no plan to compare with yet");
@@ -51,7 +56,14 @@ export function diffProposal(change: ProposedChange, holdings: Holdings, last: P
     if (carried !== true && first !== undefined) choices.set(id, firstChoice(first === next.self.name ? [] : [first]));
   }
   const after = desiredKernel({ ...last.input, plan: next, links, choices });
-  return diffKernel(after.state, last.desired.state).flatMap(describeOperation);
+  return shortened(diffKernel(after.state, last.desired.state).flatMap(describeOperation));
+}
+
+/** The answer is one message to the controller, and nobody reads more rows of one node. */
+function shortened(rows: Change[]): Change[] {
+  const next = rows[MOST_ROWS];
+  if (next === undefined) return rows;
+  return [...rows.slice(0, MOST_ROWS), { area: next.area, action: next.action, what: `and ${rows.length - MOST_ROWS} more` }];
 }
 
 function firstChoice(active: Choice["active"]): Choice {
