@@ -2,7 +2,8 @@
  * Keeps one file up to date off the beat of the event loop: an fsync on a busy disk takes a tenth of a second, and a prober
  * that stands still for so long must void its own window. Writes follow each other, never overlap, and the newest text wins.
  */
-import { open, rename, rm } from "node:fs/promises";
+import { renameSync } from "node:fs";
+import { open, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { IsthmusError } from "../mesh/errors.ts";
 import { onDisk, readIfThere, writeAtomic, writeFailure } from "./files.ts";
@@ -28,7 +29,8 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
   let wanted: (() => string) | undefined;
   let written = readIfThere(path);
   let timer: NodeJS.Timeout | undefined;
-  let writing = false;
+  /** What a write that is under way writes; a flush takes it over. */
+  let writing: { readonly text: string; taken: boolean } | undefined;
 
   const schedule = (ms: number): void => {
     timer ??= setTimeout(() => void write(), ms);
@@ -37,20 +39,23 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
   const write = async (): Promise<void> => {
     timer = undefined;
     const text = wanted?.();
-    if (writing || text === undefined) return;
+    if (writing !== undefined || text === undefined) return;
     wanted = undefined;
     if (text === written) return;
-    writing = true;
+    const mine = { text, taken: false };
+    writing = mine;
     try {
-      await writeLater(path, text);
+      await writeLater(path, text, () => !mine.taken);
+      if (mine.taken) return;
       written = text;
       onResult(undefined);
     } catch (thrown) {
+      if (mine.taken) return;
       wanted ??= () => text;
       onResult(writeFailure(path, thrown));
       schedule(RETRY_MS);
     } finally {
-      writing = false;
+      writing = undefined;
       if (wanted !== undefined) schedule(afterMs);
     }
   };
@@ -58,29 +63,36 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
   return {
     set(text) {
       wanted = text;
-      if (!writing) schedule(afterMs);
+      if (writing === undefined) schedule(afterMs);
     },
     flush() {
       clearTimeout(timer);
-      const text = wanted?.();
-      if (text === undefined || text === written) return;
+      timer = undefined;
+      const text = wanted?.() ?? writing?.text;
+      if (text === undefined || (writing === undefined && text === written)) return;
+      wanted = undefined;
+      if (writing !== undefined) writing.taken = true;
       try {
         onDisk(path, () => writeAtomic(path, text));
+        written = text;
       } catch (thrown) {
+        wanted = () => text;
         onResult(writeFailure(path, thrown));
       }
     },
   };
 }
 
-/** As `writeAtomic`, without holding the event loop up. */
-async function writeLater(path: string, text: string): Promise<void> {
+/** As `writeAtomic`, without holding the event loop up; drops the text when it is no longer `wanted`. */
+async function writeLater(path: string, text: string, wanted: () => boolean): Promise<void> {
   const temporary = `${path}.later-${process.pid}`;
   try {
     await using file = await open(temporary, "w", 0o600);
     await file.writeFile(text);
     await file.sync();
-    await rename(temporary, path);
+    // At once with the question: a flush cannot come between.
+    if (!wanted()) return await rm(temporary, { force: true });
+    renameSync(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

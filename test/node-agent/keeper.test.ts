@@ -44,3 +44,30 @@ test("a write that fails is told and leaves the last good file", async () => {
   keeper.flush();
   expect(readFileSync(path, "utf8")).toBe("a");
 });
+
+test("a flush beside a write that is under way leaves the newest text, also after that write ends", async () => {
+  const path = join(folder, "x.json");
+  const old = "o".repeat(30_000_000);
+  const keeper = createKeeper({ path, afterMs: 1, onResult: () => {} });
+  keeper.set(() => old);
+  await eventually("under way", () => readdirSync(folder).some((name) => name.includes("later")));
+  keeper.set(() => "newest");
+  keeper.flush();
+  expect(readFileSync(path, "utf8")).toBe("newest");
+  for (let i = 0, tidy = 0; tidy < 20 && i < 5_000; i++) {
+    expect(statSync(path).size).toBe("newest".length);
+    if (readdirSync(folder).length === 1) tidy++;
+    await new Promise((done) => setTimeout(done, 1));
+  }
+  expect(readdirSync(folder)).toEqual(["x.json"]);
+});
+
+test("what a write under way holds is not lost when the process ends before it does", async () => {
+  const path = join(folder, "x.json");
+  const text = "o".repeat(30_000_000);
+  const keeper = createKeeper({ path, afterMs: 1, onResult: () => {} });
+  keeper.set(() => text);
+  await eventually("under way", () => readdirSync(folder).some((name) => name.includes("later")));
+  keeper.flush();
+  expect(readFileSync(path, "utf8").length).toBe(text.length);
+});
