@@ -76,6 +76,8 @@ interface Started {
   readonly plans: Holdings[];
   readonly errors: IsthmusError[];
   removed: number;
+  /** Where verified controllers were reached. */
+  readonly remotes: (string | undefined)[];
   /** Of this machine. */
   readonly addresses: Set<string>;
 }
@@ -85,7 +87,13 @@ function start(fake: FakeController, addresses = [fake.address]): Started {
   stop.add(abort);
   const keys = loadOrMakeKeys(at);
   const cached = readCache(at.plan, 0);
-  const result = { plans: [] as Holdings[], errors: [] as IsthmusError[], removed: 0, addresses: new Set(["127.0.0.1"]) };
+  const result = {
+    plans: [] as Holdings[],
+    errors: [] as IsthmusError[],
+    removed: 0,
+    remotes: [] as (string | undefined)[],
+    addresses: new Set(["127.0.0.1"]),
+  };
   const session = createSession(cached.state === "read" ? cached.holdings : NOTHING_HELD, {
     who: { node: "a", version: "0", bootId: "b", machineId: "m" },
     controllers: () => addresses,
@@ -94,7 +102,7 @@ function start(fake: FakeController, addresses = [fake.address]): Started {
     hasAddress: (address) => result.addresses.has(address.replace("::ffff:", "")),
     renew: async () => {},
     onHoldings: (holdings) => void result.plans.push(holdings),
-    onConnected: () => {},
+    onConnected: (_address, _now, remote) => void result.remotes.push(remote),
     onDisconnected: (error) => void result.errors.push(error),
     onRemoved: () => void result.removed++,
     onAsk: async (what, body) => (what === "status" ? { asked: body } : Promise.reject(new Error("no"))),
@@ -204,6 +212,7 @@ describe("session", () => {
     await joinWith(tokenFor([fake.address]));
     const agent = start(fake);
     await eventually("connection", () => agent.session.connected !== undefined);
+    expect(agent.remotes).toEqual(["127.0.0.1"]);
     agent.addresses.clear();
     await eventually("second hello", () => fake.heard.filter(({ t }) => t === "hello").length === 2, 10_000);
     agent.addresses.add("127.0.0.1");
