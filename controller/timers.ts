@@ -12,7 +12,7 @@ const KEPT_REVISIONS = 20_000;
 
 /** Starts the timers; returns how to stop them. */
 export function startTimers(services: Services, https: HttpsServer, failed: (what: string) => (thrown: unknown) => void): () => Promise<void> {
-  const { agents, recovery, reports, store, authority, now } = services;
+  const { agents, recovery, reports, status, store, authority, now } = services;
   const saved = new Map<string, string>();
 
   async function saveContacts(): Promise<void> {
@@ -33,6 +33,11 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
 
   const sweep = setInterval(() => {
     agents.sweep();
+    try {
+      status.fold();
+    } catch (thrown) {
+      failed("working out the status failed")(thrown);
+    }
     recovery.check().catch(failed("ending the recovery failed"));
   }, SWEEP_MS);
   const housekeeping = setInterval(() => {

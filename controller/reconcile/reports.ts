@@ -21,6 +21,8 @@ export interface NodeContact {
 }
 
 export interface Reports {
+  /** Grows with everything that a status may show, except when a node was last heard. */
+  readonly version: number;
   get(node: string): NodeReport | undefined;
   contact(node: string): NodeContact | undefined;
   /** `whole`: the report says everything anew, as the first of a connection does; else changes. */
@@ -37,16 +39,25 @@ const MAX_RESULTS = 10_000;
 export function createReports(known: ReadonlyMap<string, NodeContact>): Reports {
   const reports = new Map<string, NodeReport>();
   const contacts = new Map<string, NodeContact>([...known].map(([node, contact]) => [node, { ...contact, connected: false }]));
+  let version = 0;
   return {
+    get version() {
+      return version;
+    },
     get: (node) => reports.get(node),
     contact: (node) => contacts.get(node),
     contacts: () => contacts,
-    touch: (node, contact) => void contacts.set(node, contact),
+    touch: (node, contact) => {
+      if (contacts.get(node)?.connected !== contact.connected) version++;
+      contacts.set(node, contact);
+    },
     forget: (node) => {
+      version++;
       reports.delete(node);
       contacts.delete(node);
     },
     merge: (node, report, whole) => {
+      version++;
       const before = (whole ? undefined : reports.get(node)) ?? NOTHING;
       const { applied, kernel, wireguard, handshakes, conditions, results, observed } = report;
       reports.set(node, {

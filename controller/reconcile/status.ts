@@ -13,6 +13,8 @@ import type { Reports } from "./reports.ts";
 export interface StatusKeeper {
   /** The object with its status filled in. */
   withStatus<K extends Kind>(resource: Resource<K>): Resource<K>;
+  /** Notes since when each condition of every object holds, also when nobody looks; cheap while nothing changed. */
+  fold(): void;
 }
 
 export interface StatusOptions {
@@ -22,6 +24,9 @@ export interface StatusOptions {
   readonly now: () => number;
 }
 
+/** Kinds whose conditions are made here. */
+const WITH_CONDITIONS: readonly Kind[] = ["MeshNode", "Site", "MeshRoute", "StaticRoute", "EgressGateway"];
+
 /** Drain timeout of intents that have none of their own. */
 const DEFAULT_DRAIN_MS = 60_000;
 
@@ -30,6 +35,9 @@ type Plain = Pick<Condition, "type" | "status" | "reason" | "message">;
 export function keepStatus({ mirror, reports, output, now }: StatusOptions): StatusKeeper {
   /** When a condition last changed its status, by object and type. */
   const since = new Map<string, { status: string; at: string }>();
+  /** Keys that a fold came across: the others are of objects and conditions that are gone. */
+  let met = new Set<string>();
+  let folded: { readonly version: number; readonly revision: number; readonly output: CompileOutput | undefined } | undefined;
 
   function dated(owner: string, conditions: readonly Plain[], generation: number | undefined): Condition[] {
     return conditions.map((condition) => {
@@ -37,6 +45,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
       const known = since.get(key);
       const at = known?.status === condition.status ? known.at : new Date(now()).toISOString();
       since.set(key, { status: condition.status, at });
+      met.add(key);
       return { ...condition, lastTransitionTime: at, ...(generation === undefined ? {} : { observedGeneration: generation }) };
     });
   }
@@ -162,27 +171,39 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
     };
   }
 
+  function withStatus<K extends Kind>(resource: Resource<K>): Resource<K> {
+    const status = ((): unknown => {
+      switch (resource.kind) {
+        case "MeshNode":
+          return nodeStatus(resource as Resource<"MeshNode">);
+        case "Site":
+          return siteStatus(resource as Resource<"Site">);
+        case "MeshRoute":
+        case "StaticRoute":
+        case "EgressGateway":
+          return intentStatus(resource);
+        case "JoinToken":
+        case "MeshNetwork":
+        case "VirtualIP":
+        case "MeshCluster":
+          return resource.status;
+      }
+      throw new Error(`no status for ${String(resource.kind)}`);
+    })();
+    return status === undefined ? resource : { ...resource, status: status as NonNullable<typeof resource.status> };
+  }
+
   return {
-    withStatus: (resource) => {
-      const status = ((): unknown => {
-        switch (resource.kind) {
-          case "MeshNode":
-            return nodeStatus(resource as Resource<"MeshNode">);
-          case "Site":
-            return siteStatus(resource as Resource<"Site">);
-          case "MeshRoute":
-          case "StaticRoute":
-          case "EgressGateway":
-            return intentStatus(resource);
-          case "JoinToken":
-          case "MeshNetwork":
-          case "VirtualIP":
-          case "MeshCluster":
-            return resource.status;
-        }
-        throw new Error(`no status for ${String(resource.kind)}`);
-      })();
-      return status === undefined ? resource : { ...resource, status: status as NonNullable<typeof resource.status> };
+    withStatus,
+    fold: () => {
+      const current = { version: reports.version, revision: mirror.revision, output: output() };
+      // A drain ends by the clock alone.
+      const draining = since.keys().some((key) => key.endsWith("/Draining"));
+      if (!draining && folded?.version === current.version && folded.revision === current.revision && folded.output === current.output) return;
+      folded = current;
+      met = new Set();
+      for (const kind of WITH_CONDITIONS) for (const { value } of mirror.folder(kindFolder(kind)).values()) withStatus(value as Resource);
+      for (const key of since.keys()) if (!met.has(key)) since.delete(key);
     },
   };
 }
