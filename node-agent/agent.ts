@@ -27,7 +27,7 @@ import { renew } from "./join.ts";
 import { createKeeper, type Keeper } from "./keeper.ts";
 import { loadOrMakeKeys } from "./keys.ts";
 import { formatLinks, type Links, parseLinks } from "./links.ts";
-import { bootId, machineId } from "./machine-id.ts";
+import { bootId, machineIdLike } from "./machine-id.ts";
 import { hasAddress, interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { createPeerKeeper } from "./peers.ts";
 import { acceptPlan } from "./plan-guard.ts";
@@ -78,7 +78,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   const started = Date.now();
   const wall = (monotonicMs: number): number => Date.now() - performance.now() + monotonicMs;
   const keys = loadOrMakeKeys(at);
-  const machine = machineId();
+  const machine = machineIdLike(identity.machineId);
   /** Keys and cache came from another machine: nothing starts before the controller agrees. */
   let foreign = identity.machineId !== machine;
   let ended: Ended = "stopped";

@@ -11,7 +11,7 @@ import { checkModes, type Places, prepareDirectories } from "./files.ts";
 import { holdingsOf } from "./holdings.ts";
 import { type Identity, keepAnswer, readIdentity } from "./identity.ts";
 import { loadOrMakeKeys, type NodeKeys } from "./keys.ts";
-import { bootId, machineId } from "./machine-id.ts";
+import { bootId, machineId, machineIdLike } from "./machine-id.ts";
 import { VERSION } from "./version.ts";
 
 export interface JoinOptions {
@@ -83,7 +83,7 @@ export async function renew(
     network: identity.network,
     publicKey: keys.wgPublicKey,
     csr: await certificateRequest(keys.tlsKey, identity.node),
-    machineId: machineId(),
+    machineId: machineIdLike(identity.machineId),
     bootId: bootId(),
     endpoints: [],
     manualEndpoints: identity.manualEndpoints,
