@@ -61,7 +61,7 @@ export interface AgentPorts {
   /** What this host depends on, besides the controllers. */
   services(): readonly Service[];
   /** All addresses of a name. */
-  lookup(name: string): Promise<readonly string[]>;
+  lookup(name: string, until: AbortSignal): Promise<readonly string[]>;
   log(line: string): void;
 }
 
@@ -189,7 +189,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   const names = createNameKeeper({
     stored: readHint(at.names, parseAnswers, new Map()),
     services,
-    lookup: (name) => ports.lookup(name),
+    lookup: (name, until) => ports.lookup(name, until),
     now: Date.now,
     onAnswers(answers, moved) {
       namesFile.set(() => formatAnswers(answers));

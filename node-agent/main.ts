@@ -1,5 +1,4 @@
 /** Commands of a node. The command line starts them; everything that touches the outside is made here. */
-import { lookup } from "node:dns/promises";
 import { readFileSync, readdirSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { flushCompileCache } from "node:module";
@@ -23,6 +22,8 @@ export type { AgentStatus } from "./status.ts";
 
 /** Node writes what it compiled at a clean exit only, which an agent rarely has; by now all of it has been used. */
 const KEEP_COMPILED_MS = 20_000;
+/** A resolver that does not answer is given up after 5 s by most hosts, each of three twice. */
+const LOOKUP_MS = 30_000;
 /** Port of ism0 before the plan says another. */
 const DEFAULT_MESH_PORT = 51_820;
 
@@ -181,9 +182,13 @@ async function routeGet(destination: string): Promise<{ ok: boolean; text: strin
   return { ok, text: ok ? stdout : stderr };
 }
 
-/** As programs of this host resolve it: also from its hosts file. */
-async function lookupAll(name: string): Promise<string[]> {
-  return (await lookup(name, { all: true })).map(({ address }) => address);
+/**
+ * As programs of this host resolve it: also from its hosts file. In a process of its own, because a lookup inside of ours cannot
+ * be given up: with DNS dead it would hold a thread that files are written by, and hold up the end of the agent.
+ */
+async function lookupAll(name: string, signal: AbortSignal): Promise<string[]> {
+  const { stdout } = await exec("getent", ["ahosts", name], { timeoutMs: LOOKUP_MS, signal });
+  return stdout.split("\n").flatMap((line) => line.split(/\s+/)[0] || []);
 }
 
 /** One request to the running agent. */

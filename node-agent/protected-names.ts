@@ -106,8 +106,8 @@ export interface NameKeeperPorts {
   /** Answers of an earlier run. */
   readonly stored: Answers;
   services(): readonly Service[];
-  /** All addresses of a name; takes as long as the host's resolver does. */
-  lookup(name: string): Promise<readonly string[]>;
+  /** All addresses of a name; takes as long as the host's resolver does, or until the signal. */
+  lookup(name: string, until: AbortSignal): Promise<readonly string[]>;
   /** Milliseconds since 1970. */
   now(): number;
   /** Addresses came or went; also called when only their times are newer. */
@@ -119,7 +119,7 @@ export interface NameKeeperPorts {
 export function createNameKeeper(ports: NameKeeperPorts): NameKeeper {
   let answers = ports.stored;
   let woken = new AbortController();
-  /** A lookup cannot be cancelled and holds a thread of the pool that also writes files: never more than one at a time. */
+  /** A lookup that outlasts its turn goes on, because a second resolver may still answer; no other starts beside it. */
   let stuck: Promise<unknown> | undefined;
   const tried = new Map<string, number>();
   /** When a name was answered last. */
@@ -145,7 +145,7 @@ export function createNameKeeper(ports: NameKeeperPorts): NameKeeper {
     for (const name of due.toSorted((a, b) => (tried.get(a) ?? 0) - (tried.get(b) ?? 0))) {
       if (signal.aborted || stuck !== undefined) return false;
       tried.set(name, ++turn);
-      const lookup = ports.lookup(name).then(
+      const lookup = ports.lookup(name, signal).then(
         (found) => found,
         () => [],
       );

@@ -80,7 +80,7 @@ test("names and addresses are found in the files of time daemons and in a kubeco
 });
 
 describe("the loop", () => {
-  const keeperOf = (lookup: (name: string) => Promise<readonly string[]>, stored = NONE) => {
+  const keeperOf = (lookup: (name: string, until: AbortSignal) => Promise<readonly string[]>, stored = NONE) => {
     const told: [Answers, boolean][] = [];
     const stop = new AbortController();
     const keeper = createNameKeeper({
@@ -125,7 +125,11 @@ describe("the loop", () => {
   });
 
   test("a verified contact counts as an answer, and a stop does not wait for a lookup", async () => {
-    const { keeper, told, stop, running } = keeperOf(() => new Promise(() => {}));
+    let given: AbortSignal | undefined;
+    const { keeper, told, stop, running } = keeperOf((_name, until) => {
+      given = until;
+      return new Promise(() => {});
+    });
     keeper.contact("c.example:7443", "::ffff:198.51.100.3");
     keeper.contact("c.example:7443", "198.51.100.3");
     keeper.contact("203.0.113.9:7443", "203.0.113.9");
@@ -133,5 +137,6 @@ describe("the loop", () => {
     expect(told.map(([, moved]) => moved)).toEqual([true]);
     stop.abort();
     await running;
+    expect(given?.aborted).toBe(true);
   });
 });
