@@ -56,6 +56,7 @@ export interface Joined {
 
 /** Joins this machine. Returns once systemd has the agent; in the foreground it returns when the agent ends. */
 export async function joinCommand(options: JoinCommandOptions): Promise<Joined & { readonly managed: boolean }> {
+  hideArgument(options.token);
   const { signal, log, at } = common(options);
   requireRoot("joining");
   requireTools();
@@ -241,6 +242,14 @@ async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void
       await pause(200, signal);
     }
   }
+}
+
+/**
+ * Anyone on the machine can read our arguments in /proc, for as long as the agent lives that a join becomes. Setting the
+ * title overwrites them (libuv: the whole memory of argv, the rest with zeros).
+ */
+function hideArgument(token: string | undefined): void {
+  if (token !== undefined && token.length > 1 && process.argv.some((argument) => argument.includes(token))) process.title = "isthmus agent";
 }
 
 function tokenText(options: JoinCommandOptions): string {
