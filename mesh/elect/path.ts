@@ -12,8 +12,11 @@ import type { NodeName } from "../model/scalars.ts";
 import { isAlive, TIER, tierOf, whyRejected, type Candidate } from "./rank.ts";
 import type { Choice, LinkView, Reason, Rejected } from "./types.ts";
 
-/** After a first choice, made while better gateways did not answer, a better one is taken at once for so long. */
-export const SETTLE_MS = 3_000;
+/**
+ * After a first choice, made while better gateways did not answer, a better one is taken at once for so long. A first handshake
+ * that came before the gateway knew its client is repeated after 5 s (REKEY_TIMEOUT): that gateway is not to wait for failback.
+ */
+export const SETTLE_MS = 8_000;
 
 export interface PathInput {
   readonly id: PathId;

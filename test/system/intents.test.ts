@@ -64,6 +64,9 @@ describe("failback", () => {
   });
 
   test("Manual stays until the gateway in use fails", async () => {
+    // A first choice is manual too: links that are up make it the better gateway, however slow this machine is.
+    await plane.apply(egress());
+    await steady(plane, CLIENT, "do1");
     await plane.apply(egress({ failback: { type: "Manual" } }));
     await steady(plane, CLIENT, "do1");
     await plane.lab.fail("link", "datacenter1", "do1");
@@ -121,6 +124,9 @@ describe("translation and exclusions", () => {
   });
 
   test("a MeshRoute through nodes goes over their links untranslated, and to the next one when the first dies", async () => {
+    // Links that are up already: the first choice is the first of the list.
+    await plane.apply(egress());
+    await steady(plane, CLIENT, "do1");
     const spec = {
       destinations: ["34.160.112.0/24"],
       nodeSelector: { location: "onprem" },
