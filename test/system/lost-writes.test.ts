@@ -71,6 +71,10 @@ describe("a backup of yesterday restored under running agents", () => {
     await startGuest(lab, [await token(lab, "dc1"), "--name", "guest"]);
     await ready(lab, [...OWN, "guest"]);
     const before = { indexes: await indexes(), peers: await peers() };
+    await eventually("datacenter1 reaches do1", 30_000, async () => {
+      const { code } = await lab.exec("datacenter1", ["ping", "-c1", "-W1", "do1.isthmus"], { mayFail: true });
+      return code === 0 ? true : undefined;
+    });
     const stream = await lab.startGapStream({ from: "datacenter1", to: "do1", intervalMs: 50 });
     await stop();
     await lab.exec("ctl", ["isthmus", "restore", backup]);
