@@ -13,7 +13,7 @@ const SYSTEM = [
 ];
 
 /** Minutes of bad luck in whole labs; `isthmus test --long` runs them too. */
-const LONG = ["drift", "intents", "lost-writes", "reach", "stall"].map((name) => `test/system/${name}.test.ts`);
+const LONG = ["drain", "drift", "intents", "lost-writes", "reach", "stall"].map((name) => `test/system/${name}.test.ts`);
 const skipped = process.env["ISTHMUS_TEST_LONG"] === "1" ? [] : LONG;
 
 export default defineConfig({
