@@ -11,6 +11,7 @@ import { Endpoint, type NodeName } from "../mesh/model/scalars.ts";
 import type { Family } from "../mesh/net/ip.ts";
 import { chooseDial, clientCandidates, type DialHistory, FRESH_MS, gatewayCandidates, isPatient, meshCandidates, rememberedDial } from "./dial.ts";
 import { readHint } from "./files.ts";
+import { type FirstTry, type Tries, tryAgain } from "./first-handshake.ts";
 import { createKeeper } from "./keeper.ts";
 import type { Links } from "./links.ts";
 
@@ -43,6 +44,8 @@ export interface DialRound {
   readonly resets: readonly Reset[];
   /** Something has no handshake yet, and has not been silent for long: look again soon. */
   readonly unproven: boolean;
+  /** When a first handshake should have come, or is begun anew; ms since 1970, or Infinity. */
+  readonly dueAt: number;
 }
 
 export interface PeerReach {
@@ -58,8 +61,8 @@ const Stored = z.record(z.string(), z.object({ mesh: Endpoint.optional(), gatewa
 const WRITE_AFTER_MS = 1_000;
 
 export interface Dialer {
-  /** @param now ms since 1970 */
-  round(plan: Plan, links: Links, families: ReadonlySet<Family>, status: WgStatus, now: number): DialRound;
+  /** @param now ms since 1970 @param random in [0, 1) */
+  round(plan: Plan, links: Links, families: ReadonlySet<Family>, status: WgStatus, now: number, random?: () => number): DialRound;
   /**
    * What to write into the kernel. A proven endpoint is left out where the peer stands already: it may roam at any time, and
    * writing an endpoint that is a second old would undo it.
@@ -77,6 +80,7 @@ export interface Dialer {
 export function createDialer(file: string, log: (line: string) => void): Dialer {
   const stored = readHint(file, (value) => Stored.parse(value), {});
   const histories = new Map<string, DialHistory>();
+  const unanswered = new Map<string, Tries>();
   let dials: readonly Dialed[] = [];
 
   const remembered = (): string => {
@@ -112,6 +116,19 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
     return { dial, reset: reset && peer !== undefined, fresh };
   };
 
+  /** For a peer that was written and never heard since. */
+  const firstTry = (key: string, slot: Slot, status: WgStatus, now: number, random: number): FirstTry | undefined => {
+    const peer = status.get(slot.ifname)?.get(slot.publicKey);
+    if (peer === undefined) return undefined;
+    if (peer.latestHandshake > 0) {
+      unanswered.delete(key);
+      return undefined;
+    }
+    const first = tryAgain(unanswered.get(key), histories.get(key)?.offered ?? "", now, random);
+    unanswered.set(key, first.tries);
+    return first;
+  };
+
   return {
     dialFor(observed) {
       const dial = new Map<NodeName, PeerDial>();
@@ -131,24 +148,29 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
         return dial === undefined ? [] : [dial];
       });
     },
-    round(plan, links, families, status, now) {
+    round(plan, links, families, status, now, random = Math.random) {
       const next: Dialed[] = [];
       const resets: Reset[] = [];
       let unproven = false;
+      let dueAt = Infinity;
       const live = new Set<string>();
       for (const slot of slotsOf(plan, links)) {
-        live.add(`${slot.kind}/${slot.node}`);
+        const key = `${slot.kind}/${slot.node}`;
+        live.add(key);
         const { dial, reset, fresh } = judge(slot, plan, families, status, now);
         if (dial !== undefined) next.push(dial);
-        if (reset) resets.push({ ifname: slot.ifname, publicKey: slot.publicKey, node: slot.node });
-        const history = histories.get(`${slot.kind}/${slot.node}`);
+        const first = firstTry(key, slot, status, now, random());
+        // One that dials us is only looked at.
+        if (reset || (first?.again === true && dial !== undefined)) resets.push({ ifname: slot.ifname, publicKey: slot.publicKey, node: slot.node });
+        dueAt = Math.min(dueAt, first?.tries.dueAt ?? Infinity);
+        const history = histories.get(key);
         unproven ||= dial !== undefined && !fresh && (history === undefined || !isPatient(history));
       }
-      for (const key of histories.keys()) if (!live.has(key)) histories.delete(key);
+      for (const known of [histories, unanswered]) for (const key of known.keys()) if (!live.has(key)) known.delete(key);
       const changed = !sameDials(dials, next);
       if (changed) dials = next;
       if (histories.size > 0) keeper.set(remembered);
-      return { changed, resets, unproven };
+      return { changed, resets, unproven, dueAt };
     },
     reach(plan, status, now) {
       const observed = new Map<NodeName, Endpoint>();

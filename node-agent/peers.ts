@@ -17,6 +17,8 @@ import type { Pass } from "./reconcile.ts";
 const TICK_MS = 5_000;
 /** While a peer has no handshake, its state is looked at this often. */
 const BUSY_TICK_MS = 1_000;
+/** Many peers' first handshakes fall due at different times: looks are not closer together than this. */
+const SHORTEST_TICK_MS = 50;
 /** A session is stale when its link has been silent for so long; it starts anew at most every `RESET_MS`. */
 const SILENT_MS = 3_000;
 const RESET_MS = 5_000;
@@ -75,9 +77,10 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
       return resetOf(link, publicKey);
     });
 
-  const tick = async (): Promise<boolean> => {
+  /** Looks, acts, and says after how long to look again. */
+  const tick = async (): Promise<number> => {
     const input = ports.lastPass()?.input;
-    if (input === undefined) return true;
+    if (input === undefined) return BUSY_TICK_MS;
     wireguard = await ports.kernel.wireguardStatus();
     const now = Date.now();
     const round = dialer.round(input.plan, input.links, underlayFamilies(interfaceAddresses()), wireguard, now);
@@ -86,7 +89,8 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     else if (round.changed) ports.onDial();
     if (peersMissing(ports.lastPass()?.desired.state, wireguard)) ports.onMissing();
     ports.onReach(dialer.reach(input.plan, wireguard, now));
-    return round.unproven || silentLinks(ports.health().links).size > 0;
+    const busy = round.unproven || silentLinks(ports.health().links).size > 0;
+    return Math.max(SHORTEST_TICK_MS, Math.min(busy ? BUSY_TICK_MS : TICK_MS, round.dueAt - now));
   };
 
   return {
@@ -102,11 +106,11 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     async run(signal) {
       while (!signal.aborted) {
         woken = new AbortController();
-        const busy = await tick().catch((thrown: unknown) => {
+        const afterMs = await tick().catch((thrown: unknown) => {
           if (!signal.aborted) ports.log(`reading WireGuard's state failed: ${asIsthmusError(thrown).message}`);
-          return false;
+          return TICK_MS;
         });
-        await pause(busy ? BUSY_TICK_MS : TICK_MS, AbortSignal.any([signal, woken.signal]));
+        await pause(afterMs, AbortSignal.any([signal, woken.signal]));
       }
       dialer.flush();
     },
