@@ -1,6 +1,6 @@
 /** The launcher with a registry that is made up: when it installs, and what a failure leaves. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -67,11 +67,23 @@ describe("the launcher", () => {
     expect(err).toContain("error: npm ci failed");
   });
 
-  test("an agent that boots never asks a registry", () => {
+  test.each(["agent", "controller", "join", "status", "leave", "cleanup"])("%s never asks a registry", (command) => {
     start(["version"]);
     upgrade();
-    expect(start(["agent", "run"]).out).toMatch(/^v1 ran .*agent run$/);
+    expect(start([command, "now"]).out).toMatch(new RegExp(`^v1 ran .*${command} now$`));
     expect(installs()).toBe(1);
+  });
+
+  test("takes an npm ci of someone's own for an installation, until the lock file changes", () => {
+    start(["version"]);
+    rmSync(join(tree, "node_modules/.isthmus-installed"));
+    utimesSync(join(tree, "package-lock.json"), 1, 1);
+    writeFileSync(join(tree, "node_modules/.package-lock.json"), "");
+    start(["version"]);
+    expect(installs()).toBe(1);
+    utimesSync(join(tree, "node_modules/.package-lock.json"), 0, 0);
+    start(["version"]);
+    expect(installs()).toBe(2);
   });
 
   test("is a script that every sh understands", () => {
