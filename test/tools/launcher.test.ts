@@ -51,6 +51,19 @@ describe("the launcher", () => {
     expect(readdirSync(tree).filter((name) => name.endsWith(".new"))).toEqual([]);
   });
 
+  test("takes what somebody installed with npm itself, until the lock file changes", () => {
+    start(["version"]);
+    rmSync(join(tree, "node_modules/.isthmus-installed"));
+    writeFileSync(join(tree, "node_modules/.package-lock.json"), "");
+    const [before, after] = [new Date(Date.now() - 60_000), new Date(Date.now() + 60_000)];
+    utimesSync(join(tree, "package-lock.json"), before, before);
+    expect(start(["version"])).toEqual({ out: "v1 ran version", err: "" });
+    expect(installs()).toBe(1);
+    upgrade();
+    utimesSync(join(tree, "package-lock.json"), after, after);
+    expect(start(["version"]).out).toBe("v1.1 ran version");
+  });
+
   test("goes on with the packages that are there when the registry cannot be reached, and says so", () => {
     start(["version"]);
     upgrade();
