@@ -3,6 +3,8 @@ import type { Server as HttpsServer } from "node:https";
 import { secureContextOf } from "./api/http.ts";
 import type { Services } from "./api/services.ts";
 import type { Authority } from "./pki/authority.ts";
+import { kindFolder } from "./reconcile/keys.ts";
+import { watchReady } from "./reconcile/ready.ts";
 
 const SWEEP_MS = 2_000;
 const HOUSEKEEPING_MS = 30_000;
@@ -12,8 +14,15 @@ const KEPT_REVISIONS = 20_000;
 
 /** Starts the timers; returns how to stop them. */
 export function startTimers(services: Services, https: HttpsServer, failed: (what: string) => (thrown: unknown) => void): () => Promise<void> {
-  const { agents, recovery, reports, status, store, authority, now } = services;
+  const { agents, recovery, reports, status, store, authority, now, mirror, events } = services;
   const saved = new Map<string, string>();
+  const ready = watchReady({
+    nodes: () => mirror.folder(kindFolder("MeshNode")).keys(),
+    ready: (node) => status.nodeReady(node),
+    events,
+    before: reports.connectedBefore,
+    monotonic: () => performance.now(),
+  });
 
   async function saveContacts(): Promise<void> {
     const changed = [...reports.contacts()]
@@ -35,6 +44,7 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
     agents.sweep();
     try {
       status.fold();
+      ready.sweep();
     } catch (thrown) {
       failed("working out the status failed")(thrown);
     }

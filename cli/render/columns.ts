@@ -41,8 +41,14 @@ const OWN: { readonly [K in Kind]: (context: ColumnContext) => Columns } = {
     { header: "REGION", value: (site) => text(site, "spec", "region") },
     { header: "ZONE", wide: true, value: (site) => text(site, "spec", "zone") },
     { header: "SUBNETS", value: (site) => prefixes(strings(site, "spec", "subnets")) },
+    {
+      header: "GATEWAYS",
+      wide: true,
+      value: (site) => few(Object.entries((at(site, "spec", "gateways") ?? {}) as Record<string, string>).map((one) => one.join("="))),
+    },
     { header: "PRIORITY", wide: true, value: (site) => text(site, "spec", "priority") },
-    { header: "READY", value: readyText },
+    { header: "NODES", value: readyText },
+    { header: "STATUS", value: siteStatus },
   ],
   JoinToken: (context) => [
     { header: "SITE", value: (token) => text(token, "spec", "site") },
@@ -155,6 +161,14 @@ function intentStatus(object: AnyObject): string {
   const wrong =
     all.find((each) => each.type !== "Conflict" && each.status === "False") ?? all.find((each) => each.type === "Ready" && each.status === "Unknown");
   return wrong?.reason ?? (all.length === 0 ? "Pending" : "Ready");
+}
+
+/** `Ready`, `Degraded` while some of its nodes are not, `NotReady`, `Empty`; then what is wrong with its subnets. */
+function siteStatus(site: AnyObject): string {
+  const [total, ready] = [at(site, "status", "nodes", "total"), at(site, "status", "nodes", "ready")].map(Number) as [number, number];
+  const state = Number.isNaN(total) ? "Unknown" : total === 0 ? "Empty" : ready === total ? "Ready" : ready === 0 ? "NotReady" : "Degraded";
+  const wrong = conditions(site).filter(({ type, status }) => (type === "Conflict" ? status === "True" : type !== "Ready" && status === "False"));
+  return [state, ...wrong.map(({ type, reason }) => (type === "Conflict" ? type : reason))].join(",");
 }
 
 function failingNodes(object: AnyObject): string {

@@ -29,6 +29,8 @@ export interface Reports {
   merge(node: NodeName, report: AgentReport, whole: boolean): void;
   touch(node: NodeName, contact: NodeContact): void;
   forget(node: string): void;
+  /** Nodes that were connected when the controller before this one saved them last. */
+  readonly connectedBefore: readonly string[];
   /** Contacts, for saving. */
   contacts(): ReadonlyMap<string, NodeContact>;
 }
@@ -47,6 +49,7 @@ export function createReports(known: ReadonlyMap<string, NodeContact>): Reports 
     get: (node) => reports.get(node),
     contact: (node) => contacts.get(node),
     contacts: () => contacts,
+    connectedBefore: [...known].filter(([, { connected }]) => connected).map(([node]) => node),
     touch: (node, contact) => {
       if (contacts.get(node)?.connected !== contact.connected) version++;
       contacts.set(node, contact);

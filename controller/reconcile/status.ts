@@ -8,11 +8,14 @@ import { durationMs, type NodeName } from "../../mesh/model/scalars.ts";
 import { drainedCondition } from "./drained.ts";
 import { kindFolder } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
+import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
 
 export interface StatusKeeper {
   /** The object with its status filled in. */
   withStatus<K extends Kind>(resource: Resource<K>): Resource<K>;
+  /** Whether a node is ready, and why not. */
+  nodeReady(node: string): Plain;
   /** Notes since when each condition of every object holds, also when nobody looks; cheap while nothing changed. */
   fold(): void;
 }
@@ -65,14 +68,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
     const lost = report?.handshakes?.lost ?? [];
     const cordonedAt = node.spec.cordoned === true ? since.get(`MeshNode/${name}/Draining`) : undefined;
     const conditions: Plain[] = [
-      contact?.connected === true
-        ? { type: "Ready", status: "True", reason: "Connected" }
-        : {
-            type: "Ready",
-            status: contact === undefined ? "Unknown" : "False",
-            reason: contact === undefined ? "NeverSeen" : "Disconnected",
-            message: "the agent is not connected; its data plane goes on by the last plan",
-          },
+      readyCondition(contact, report),
       ...(node.spec.cordoned === true
         ? [
             { type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" } as const,
@@ -107,10 +103,11 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
     };
   }
 
-  function intentStatus(intent: Resource): IntentStatus {
+  /** What nodes report of an intent; its conditions are not dated yet. */
+  function judged(intent: Resource): { readonly conditions: readonly Plain[]; readonly rest: Omit<IntentStatus, "conditions"> } | undefined {
     const { name, generation } = intent.metadata;
     const compiled = output()?.intentStatus.get(intentKey(intent.kind, name));
-    if (compiled === undefined) return {};
+    if (compiled === undefined) return undefined;
     const gateways = new Set<string>(compiled.gateways);
     const failing: NodeFault[] = [];
     const active = new Map<string, number>();
@@ -144,9 +141,8 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
             } as const,
           ]),
     ];
-    return {
+    const rest = {
       ...(generation === undefined ? {} : { observedGeneration: generation }),
-      conditions: dated(intentKey(intent.kind, name), firstOfType(conditions), generation).slice(0, 16),
       nodes: { total, ready, failing: failing.length },
       ...(failing.length === 0 ? {} : { failing: failing.slice(0, MAX_FAILING_NODES) }),
       ...(active.size === 0
@@ -158,16 +154,35 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
               .slice(0, 64),
           }),
     };
+    return { conditions, rest };
   }
 
+  function intentStatus(intent: Resource): IntentStatus {
+    const { name, generation } = intent.metadata;
+    const found = judged(intent);
+    if (found === undefined) return {};
+    return { ...found.rest, conditions: dated(intentKey(intent.kind, name), firstOfType(found.conditions), generation).slice(0, 16) };
+  }
+
+  function nodeReady(node: string): Plain {
+    return readyCondition(reports.contact(node), reports.get(node));
+  }
+
+  /** A site is ready when its nodes are; whether others reach its subnets is told apart. */
   function siteStatus(site: Resource<"Site">): Resource<"Site">["status"] {
+    const { name, generation } = site.metadata;
     const nodes = [...mirror.folder(kindFolder("MeshNode")).values()]
       .map((item) => item.value as Resource<"MeshNode">)
-      .filter((node) => node.spec.site === (site.metadata.name as string));
-    const { conditions } = intentStatus(site);
+      .filter((node) => node.spec.site === (name as string))
+      .map((node) => node.metadata.name as string);
+    const missing = nodes.filter((node) => nodeReady(node).status !== "True").sort();
+    const hasSubnets = (site.spec.subnets ?? []).length > 0;
+    const others = (judged(site)?.conditions ?? []).flatMap((one) =>
+      one.type !== "Ready" ? [one] : hasSubnets ? [{ ...one, type: "SubnetsReachable" }] : [],
+    );
     return {
-      nodes: { total: nodes.length, ready: nodes.filter((node) => reports.contact(node.metadata.name)?.connected === true).length },
-      ...(conditions === undefined ? {} : { conditions }),
+      nodes: { total: nodes.length, ready: nodes.length - missing.length },
+      conditions: dated(intentKey("Site", name), firstOfType([siteReady(nodes.length, missing), ...others]), generation).slice(0, 16),
     };
   }
 
@@ -195,6 +210,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
 
   return {
     withStatus,
+    nodeReady,
     fold: () => {
       const current = { version: reports.version, revision: mirror.revision, output: output() };
       // A drain ends by the clock alone.
@@ -220,6 +236,14 @@ function readiness(id: string | undefined, total: number, ready: number, failing
   if (ready < total)
     return { type: "Ready", status: "Unknown", reason: "Waiting", message: `${total - ready} of ${total} nodes have not reported yet` };
   return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
+}
+
+function siteReady(total: number, missing: readonly string[]): Plain {
+  if (total === 0) return { type: "Ready", status: "Unknown", reason: "NoNodes", message: "no node has joined this site" };
+  if (missing.length === 0) return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
+  const named = missing.slice(0, 5).join(", ") + (missing.length > 5 ? ` and ${missing.length - 5} more` : "");
+  const message = `${missing.length} of ${total} nodes are not ready: ${named}`;
+  return { type: "Ready", status: "False", reason: missing.length === total ? "NoNodeReady" : "NodesNotReady", message };
 }
 
 function plain({ type, status, reason, message }: CompileCondition): Plain {

@@ -23,7 +23,7 @@ export type SiteSpec = z.infer<typeof SiteSpec>;
 
 export const SiteStatus = z.strictObject({
   nodes: z
-    .strictObject({ total: z.int().describe("Nodes of the site."), ready: z.int().describe("Nodes whose agent is connected.") })
+    .strictObject({ total: z.int().describe("Nodes of the site."), ready: z.int().describe("Nodes that are ready.") })
     .optional()
     .describe("Counts."),
   conditions: z.array(Condition).max(16).optional().describe("What holds of the site, each with a reason."),

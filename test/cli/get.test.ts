@@ -62,6 +62,25 @@ describe("get", () => {
     ]);
   });
 
+  it("shows of a site what it is, how many of its nodes are ready, and what is wrong with it", async () => {
+    const status = (total: number, ready: number, ...conditions: unknown[]): Partial<Stored> => ({ status: { nodes: { total, ready }, conditions } });
+    add(site("new", "cloud"));
+    add({ ...site("a", "onprem"), ...status(2, 2) });
+    add({ ...site("b", "onprem"), ...status(2, 1, { type: "Conflict", status: "True", reason: "OverlapsSubnet" }) });
+    add({ ...site("c", "cloud"), ...status(2, 0, { type: "SubnetsReachable", status: "False", reason: "NodesFailing" }) });
+    add({ ...site("d", "cloud"), ...status(0, 0) });
+    const { out } = await go("get sites");
+    expect(out.split("\n").map((line) => line.split(/ {2,}/))).toEqual([
+      ["NAME", "KIND", "REGION", "SUBNETS", "NODES", "STATUS", "AGE"],
+      ["a", "onprem", "<none>", "192.168.88.0/24", "2/2", "Ready", "10s"],
+      ["b", "onprem", "<none>", "192.168.88.0/24", "1/2", "Degraded,Conflict", "10s"],
+      ["c", "cloud", "<none>", "192.168.88.0/24", "0/2", "NotReady,NodesFailing", "10s"],
+      ["d", "cloud", "<none>", "192.168.88.0/24", "0/0", "Empty", "10s"],
+      ["new", "cloud", "<none>", "192.168.88.0/24", "<none>", "Unknown", "10s"],
+      [""],
+    ]);
+  });
+
   it("shows StaticRoutes as the DigitalOcean operator does", async () => {
     add(staticRoute);
     expect((await go("get staticroutes")).out).toBe("NAME      DESTINATIONS     GATEWAY      AGE\nprimary   34.160.111.145   10.116.0.5   70s\n");

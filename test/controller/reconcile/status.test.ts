@@ -71,3 +71,21 @@ describe("since when a condition holds", () => {
     expect(state.folds).toBeGreaterThan(folds);
   });
 });
+
+describe("a site", () => {
+  const dc1 = { kind: "Site", metadata: { name: "dc1" }, spec: { kind: "onprem" } } as unknown as Resource<"Site">;
+
+  test("is ready when its nodes are, and names those that are not", () => {
+    const { nodes, state, reports, status } = setUp();
+    const said = (): unknown => {
+      const { nodes: counts, conditions } = status.withStatus(dc1).status ?? {};
+      return { counts, ready: conditions?.map(({ type, reason, message }) => `${type} ${reason}: ${message}`) };
+    };
+    expect(said()).toEqual({ counts: { total: 1, ready: 0 }, ready: ["Ready NoNodeReady: 1 of 1 nodes are not ready: n"] });
+    reports.touch(NAME, { connected: true, lastSeen: state.now });
+    reports.merge(NAME, { t: "report", conditions: [] }, true);
+    expect(said()).toEqual({ counts: { total: 1, ready: 1 }, ready: ["Ready AllNodesReady: 1 nodes"] });
+    nodes.clear();
+    expect(said()).toMatchObject({ ready: ["Ready NoNodes: no node has joined this site"] });
+  });
+});
