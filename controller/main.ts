@@ -31,6 +31,7 @@ import { openMirror } from "./reconcile/mirror.ts";
 import { startPlanner } from "./reconcile/planner.ts";
 import { openRecovery } from "./reconcile/recovery.ts";
 import { createReports, type NodeContact } from "./reconcile/reports.ts";
+import { keepServing } from "./reconcile/serving.ts";
 import { keepStatus } from "./reconcile/status.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import { createAgents, type Agents } from "./stream/agents.ts";
@@ -120,12 +121,15 @@ export async function runController(options: ControllerOptions): Promise<Running
     hub.setRecovering(recovery.active);
     const metrics = createMetrics({ agents: () => agents, mirror: () => mirror, recovery: () => recovery, output: () => hub.output });
     const monotonic = (): number => performance.now();
+    const serving = keepServing({ store, mirror, events, now, onFailure: failed("what retires cannot be written down") });
+    stack.defer(() => serving.close());
     const planner = startPlanner({
       mirror,
       monotonic,
       publish: (output, revision) => {
         hub.publish(output, revision);
         metrics.plans.inc();
+        serving.planned(output);
       },
       onRound: (seconds) => metrics.planSeconds.observe(seconds),
       onFailure: failed("compiling the plan failed"),

@@ -50,7 +50,7 @@ export function diffProposal(change: ProposedChange, holdings: Holdings, last: P
   const { links } = numberLinks(gatewaysInUse(next), last.input.links, new Map());
   const choices = new Map(last.input.choices);
   for (const [id, { gateways }] of next.paths) {
-    const carried = choices.get(id)?.active.some((node) => gateways.some((gateway) => gateway.node === node));
+    const carried = choices.get(id)?.active.some((node) => gateways.some((gateway) => gateway.node === node && gateway.retiring !== true));
     const first = gateways[0]?.node;
     // A path that carries nothing yet would be carried by its first gateway.
     if (carried !== true && first !== undefined) choices.set(id, firstChoice(first === next.self.name ? [] : [first]));

@@ -1,6 +1,6 @@
 /** What an apply or delete would change, node by node: compiled before and after, then asked from the nodes themselves. */
 import { createCompiler } from "../../mesh/compile/plan.ts";
-import { describeNodeChanges } from "../../mesh/compile/describe.ts";
+import { describeNodeChanges, describeRetirement } from "../../mesh/compile/describe.ts";
 import type { CompileOutput } from "../../mesh/compile/types.ts";
 import { diffViews } from "../../mesh/compile/views.ts";
 import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
@@ -70,13 +70,14 @@ function proposalFor(node: NodeName, before: CompileOutput, after: CompileOutput
 
 async function answerOf(services: Services, { node, views, drop }: Proposal, before: CompileOutput, after: CompileOutput): Promise<NodeDiff> {
   const session = services.agents.session(node);
-  const planned = (note: string): NodeDiff => ({ node, source: "plan", note, changes: describeNodeChanges(node, before, after) });
+  const retiring = describeRetirement(node, before, after);
+  const planned = (note: string): NodeDiff => ({ node, source: "plan", note, changes: [...describeNodeChanges(node, before, after), ...retiring] });
   if (session === undefined) return planned("the node is not connected; this is what its plan would say");
   try {
     const answer = (await session.ask("diff", { views, add: Object.keys(views), drop }, ASK_MS)) as { changes?: unknown };
     const parsed = Change.array().safeParse(answer.changes);
     if (!parsed.success) throw new IsthmusError("BadRequest", "the node answered something else");
-    return { node, source: "agent", changes: parsed.data };
+    return { node, source: "agent", changes: [...parsed.data, ...retiring] };
   } catch (thrown) {
     return planned(`the node did not say (${asIsthmusError(thrown).message}); this is what its plan would say`);
   }

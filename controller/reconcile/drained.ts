@@ -32,8 +32,8 @@ function usersOf({ node, intents, report, contact }: DrainInput): Record<"active
   const active = new Set<string>();
   const draining = new Set<string>();
   const silent = new Set<string>();
-  for (const { id, nodes, gateways } of intents) {
-    if (id === undefined || !gateways.includes(node as (typeof gateways)[number])) continue;
+  for (const { id, nodes, gateways, retiring } of intents) {
+    if (id === undefined || ![...gateways, ...(retiring ?? [])].some((one) => one === node)) continue;
     for (const client of nodes) {
       if (client === node) continue;
       const result = report(client)?.results.get(id);

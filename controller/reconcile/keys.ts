@@ -16,6 +16,8 @@ export const FOLDER = {
   revoked: `${NETWORK}/join/revoked/`,
   admins: `${NETWORK}/admin/admins/`,
   controllers: `${NETWORK}/controller/controllers/`,
+  /** What each path serves, and what it goes on with for a while. */
+  serving: `${NETWORK}/plan/serving/`,
 } as const;
 
 /** The one item of the address pool: every allocation compares it. */
@@ -32,6 +34,11 @@ export function resourceKey(kind: Kind, name: string): string {
 /** A WireGuard key as part of a store key (`/` means something there). */
 export function wgKeyKey(publicKey: string): string {
   return FOLDER.wgKeys + publicKey.replaceAll("/", "_").replaceAll("+", "-");
+}
+
+/** Of a path's id (`/` means something in a key). */
+export function servingKey(id: string): string {
+  return FOLDER.serving + id.replace("/", ":");
 }
 
 /** The folder of a key, and the rest. */

@@ -3,6 +3,7 @@
  * round costs, so that a thousand joins are a few dozen rounds and not a thousand.
  */
 import { createCompiler } from "../../mesh/compile/plan.ts";
+import type { Serving } from "../../mesh/compile/retiring.ts";
 import type { CompileInput, CompileOutput } from "../../mesh/compile/types.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
@@ -32,7 +33,7 @@ export interface PlannerOptions {
 }
 
 const COMPILED: readonly Kind[] = ["MeshNetwork", "Site", "MeshNode", "MeshRoute", "StaticRoute", "EgressGateway"];
-const READ_FOLDERS = new Set([...COMPILED.map(kindFolder), FOLDER.facts, FOLDER.controllers]);
+const READ_FOLDERS = new Set([...COMPILED.map(kindFolder), FOLDER.facts, FOLDER.controllers, FOLDER.serving]);
 
 /** All that compile reads, with `replaced` instead of what the store holds (`undefined` deletes): what a diff asks for. */
 export function compileInput(mirror: Mirror, replaced: ReadonlyMap<string, Resource | undefined> = new Map()): CompileInput {
@@ -57,8 +58,14 @@ export function compileInput(mirror: Mirror, replaced: ReadonlyMap<string, Resou
     routes: all("MeshRoute"),
     staticRoutes: all("StaticRoute"),
     egress: all("EgressGateway"),
+    serving: servingFacts(mirror),
     controllers: [...mirror.folder(FOLDER.controllers).values()].flatMap((item) => (item.value as ControllerRecord).addresses).sort(),
   };
+}
+
+/** By path id. */
+export function servingFacts(mirror: Mirror): ReadonlyMap<string, Serving> {
+  return new Map([...mirror.folder(FOLDER.serving)].map(([name, item]) => [name.replace(":", "/"), item.value as Serving]));
 }
 
 export function startPlanner({ mirror, monotonic, publish, onRound, onFailure }: PlannerOptions): Planner {

@@ -23,6 +23,19 @@ export function describeNodeChanges(node: NodeName, before: Described | undefine
   });
 }
 
+/** Paths that the node stops serving, or begins to serve again: its kernel does not change before the established flows are over. */
+export function describeRetirement(node: NodeName, before: Described | undefined, after: Described): Change[] {
+  const state = (output: Described | undefined, id: ViewId): string | undefined => {
+    const view = output?.audience.get(node)?.includes(id) === true ? output.views.get(id) : undefined;
+    const gateway = (view?.get("path") as PathPlan | undefined)?.gateways.find((one) => one.node === node);
+    return gateway === undefined ? undefined : gateway.retiring === true ? "for established flows only, until the drain timeout" : "gateway";
+  };
+  return [...(after.audience.get(node) ?? [])].sort().flatMap((id) => {
+    const [from, to] = [state(before, id), state(after, id)];
+    return from === undefined || to === undefined || from === to ? [] : [row("nat", `serving ${id}`, from, to)];
+  });
+}
+
 type Described = Pick<CompileOutput, "views" | "audience">;
 
 /** The view as far as the node acts on it: nothing when it is not of its audience, or is a path that it serves itself. */
@@ -143,8 +156,10 @@ function serveText(value: unknown): string | undefined {
 }
 
 function gatewaysText({ gateways, strategy }: PathPlan): string {
-  if (gateways.length === 0) return "no gateway";
-  return `${strategy === "Spread" ? "spread over" : "first of"} ${gateways.map(({ node }) => node).join(", ")}`;
+  const [going, staying] = [gateways.filter(({ retiring }) => retiring === true), gateways.filter(({ retiring }) => retiring !== true)];
+  const names = (list: typeof gateways): string => list.map(({ node }) => node).join(", ");
+  const first = staying.length === 0 ? "no gateway" : `${strategy === "Spread" ? "spread over" : "first of"} ${names(staying)}`;
+  return going.length === 0 ? first : `${first}; ${names(going)} until established flows have moved`;
 }
 
 function lanText({ gateways, strategy, table, metric }: LanRoutePlan): string {

@@ -7,6 +7,8 @@ import type { CompileCondition, IntentCompileStatus } from "./types.ts";
 export interface Gateway {
   readonly node: NodeName;
   readonly priority: number;
+  /** As in `PathPlan`. */
+  readonly retiring?: true;
 }
 
 /** Destinations over links to gateway nodes. */

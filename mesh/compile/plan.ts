@@ -1,5 +1,5 @@
 /** Runs all parts of compile: intents and facts → the views that agents hold, and who holds which. */
-import type { PathPlan, ViewData } from "../model/plan.ts";
+import type { PathId, PathPlan, ViewData } from "../model/plan.ts";
 import type { Resource } from "../model/resources.ts";
 import { durationMs, type NodeName } from "../model/scalars.ts";
 import { byName, createContextMaker, type Context } from "./context.ts";
@@ -8,6 +8,7 @@ import { compileEgress } from "./egress.ts";
 import { createKeeper, createMemo, sameItems, sameJson } from "./memo.ts";
 import { createNodeViewCompiler } from "./node-views.ts";
 import { createPeerCompiler } from "./peers.ts";
+import { servedBy, withRetiring, type Served } from "./retiring.ts";
 import { compileRoute, compileStaticRoute } from "./routes.ts";
 import { compileSite, ownSubnets, type SubnetOwnership } from "./sites.ts";
 import { intentKey, type CompileInput, type CompileOutput, type IntentCompileStatus, type ViewId } from "./types.ts";
@@ -22,6 +23,8 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
   const compileNodeViews = createNodeViewCompiler();
   const ownership = createMemo<ReadonlyMap<string, SubnetOwnership>>();
   const compiled = createMemo<Compiled>();
+  const retired = createMemo<Compiled>();
+  const served = createMemo<Served>();
   const statuses = createKeeper<IntentCompileStatus>(sameStatus);
   const heads = createKeeper<unknown>(sameJson);
   const views = createMemo<ViewData>();
@@ -41,7 +44,7 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
       [...intents]
         .sort(byName)
         .map((intent) => compiled.get(intentKey(intent.kind, intent.metadata.name), [context, intent, more(intent)], () => compile(intent)));
-    const all = [
+    const byIntent = [
       ...each(input.egress, (egress) => compileEgress(context, egress)),
       ...each(input.routes, (route) => compileRoute(context, route)),
       ...each(input.staticRoutes, (route) => compileStaticRoute(context, route)),
@@ -51,6 +54,10 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
         () => subnets,
       ),
     ];
+    const all = byIntent.map((one) => {
+      const serving = one.draft === undefined ? undefined : input.serving?.get(one.draft.id);
+      return serving === undefined ? one : retired.get(one.draft!.id, [context, one, serving], () => withRetiring(context, one, serving));
+    });
     const drafts = all.flatMap(({ draft }) => draft ?? []).sort((a, b) => (a.id < b.id ? -1 : 1));
     const paths = drafts.filter((draft) => draft.kind === "path");
 
@@ -81,8 +88,13 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
       intentStatus: new Map(
         all.map(({ status }) => [intentKey(status.kind, status.name), statuses.keep(intentKey(status.kind, status.name), status)] as const),
       ),
+      served: new Map(
+        byIntent.flatMap(({ draft }): [PathId, Served][] =>
+          draft?.kind === "path" ? [[draft.id, served.get(draft.id, [draft], () => servedBy(draft))]] : [],
+        ),
+      ),
     };
-    for (const memory of [ownership, compiled, statuses, heads, views, audiences, contexts]) memory.endRun();
+    for (const memory of [ownership, compiled, retired, served, statuses, heads, views, audiences, contexts]) memory.endRun();
     return result;
   };
 }
@@ -97,9 +109,10 @@ type Entry = readonly [string, unknown];
 function headOf(draft: Draft, context: Context): unknown {
   if (draft.kind === "lan") return draft.plan;
   const { created, ...plan } = draft.plan;
-  const gateways = draft.gateways.map(({ node, priority }) => {
+  const gateways = draft.gateways.map(({ node, priority, retiring }) => {
     const { cordoned, drainTimeout } = context.nodeByName.get(node)?.resource.spec ?? {};
-    return { node, priority, ...(cordoned === true && drainTimeout !== undefined ? { drainMs: durationMs(drainTimeout) } : {}) };
+    const more = retiring === undefined ? {} : { retiring };
+    return { node, priority, ...more, ...(cordoned === true && drainTimeout !== undefined ? { drainMs: durationMs(drainTimeout) } : {}) };
   });
   return { created, gateways, ...plan } satisfies PathPlan;
 }

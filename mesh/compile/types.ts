@@ -6,6 +6,7 @@ import type { PathId, ViewData } from "../model/plan.ts";
 import type { Kind, Resource } from "../model/resources.ts";
 import type { Cidr, Endpoint, IpAddress, Labels, NodeName } from "../model/scalars.ts";
 import type { NodeFacts } from "../model/wire.ts";
+import type { Served, Serving } from "./retiring.ts";
 
 /** Intents and facts at one revision of the store, in any order. */
 export interface CompileInput {
@@ -18,6 +19,8 @@ export interface CompileInput {
   readonly routes: readonly Resource<"MeshRoute">[];
   readonly staticRoutes: readonly Resource<"StaticRoute">[];
   readonly egress: readonly Resource<"EgressGateway">[];
+  /** By path id: what each path was last seen to serve, and what it still serves of earlier times. */
+  readonly serving?: ReadonlyMap<string, Serving>;
   /** `ADDR:PORT` of every controller. */
   readonly controllers: readonly string[];
 }
@@ -32,6 +35,8 @@ export interface CompileOutput {
   readonly nodeStatus: ReadonlyMap<NodeName, NodeCompileStatus>;
   /** By `intentKey(kind, name)`: every Site, MeshRoute, StaticRoute and EgressGateway of the input. */
   readonly intentStatus: ReadonlyMap<string, IntentCompileStatus>;
+  /** By path id: what the intents alone say, from which the facts in `CompileInput.serving` are kept up. */
+  readonly served: ReadonlyMap<PathId, Served>;
 }
 
 /** A claim of the agent that has no effect, and why (I11). */
@@ -57,7 +62,15 @@ export interface NodeCompileStatus {
 
 /** A condition without times: the controller knows when it changed. */
 export interface CompileCondition {
-  readonly type: "Accepted" | "GatewaysResolved" | "Conflict" | "DestinationsAccepted" | "ClaimsGranted" | "PeersReachable" | "SiteKnown";
+  readonly type:
+    | "Accepted"
+    | "GatewaysResolved"
+    | "Conflict"
+    | "DestinationsAccepted"
+    | "ClaimsGranted"
+    | "PeersReachable"
+    | "SiteKnown"
+    | "Retiring";
   readonly status: "True" | "False";
   readonly reason: string;
   readonly message: string;
@@ -73,6 +86,8 @@ export interface IntentCompileStatus {
   readonly nodes: readonly NodeName[];
   /** Gateway nodes, or routers on the LAN, best first. */
   readonly gateways: readonly (NodeName | IpAddress)[];
+  /** Gateways that the intent let go and that still serve established flows. */
+  readonly retiring?: readonly NodeName[];
 }
 
 export function intentKey(kind: Kind, name: string): string {

@@ -9,7 +9,7 @@
  */
 import type { PathId, PathPlan } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
-import { isAlive, TIER, tierOf, whyRejected, type Candidate } from "./rank.ts";
+import { isAlive, TIER, tierOf, whyRejected, type Candidate, type Tier } from "./rank.ts";
 import type { Choice, LinkView, Reason, Rejected } from "./types.ts";
 
 /**
@@ -30,6 +30,9 @@ export interface PathInput {
   readonly now: number;
 }
 
+/** Why a gateway that is alive is left for a better one. */
+const LEFT: Partial<Record<Tier, Reason>> = { [TIER.Draining]: "Draining", [TIER.Retiring]: "PlanChanged" };
+
 /** What is to be in use, before times and the rest are put in. */
 interface Pick {
   readonly active: readonly NodeName[];
@@ -45,9 +48,9 @@ export function adoptedChoice(active: readonly NodeName[], now: number): Choice 
 export function electPath(input: PathInput): Choice {
   const { path, previous } = input;
   if (path.gateways.some(({ node }) => node === input.self)) return finish(input, [], { active: [], reason: "SelfGateway" });
-  const candidates: Candidate[] = path.gateways.map(({ node, priority }, rank) => {
+  const candidates: Candidate[] = path.gateways.map(({ node, priority, retiring }, rank) => {
     const link = input.links.get(node);
-    return { node, priority, rank, link, tier: tierOf(input.id, link) };
+    return { node, priority, rank, link, tier: tierOf(input.id, link, retiring) };
   });
   const current = candidates.filter(({ node }) => previous?.active.includes(node));
   const pick = choose(input, candidates, current);
@@ -77,7 +80,7 @@ function failover(input: PathInput, alive: readonly Candidate[], candidates: rea
   }
   if (current.tier === TIER.Unheard) return stay(input, current, candidates);
   if (!isAlive(current.tier)) return { active: [best.node], reason: current.tier === TIER.NoUplink ? "UplinkDown" : "GatewayDown" };
-  if (best.tier < current.tier) return { active: [best.node], reason: current.tier === TIER.Draining ? "Draining" : standing(best, candidates) };
+  if (best.tier < current.tier) return { active: [best.node], reason: LEFT[current.tier] ?? standing(best, candidates) };
   if (current.tier !== TIER.Good) return stay(input, current, candidates);
   const ripe = alive.find((one) => one.rank < current.rank && one.tier === TIER.Good && isRipe(input, one, current));
   if (ripe === undefined) return stay(input, current, candidates);

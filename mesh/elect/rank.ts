@@ -9,22 +9,25 @@ export const TIER = {
   Good: 0,
   /** Up, but being drained. */
   Draining: 1,
+  /** Up, but the intent let it go: it will not serve for long. */
+  Retiring: 2,
   /** Answers again within its quiet period. */
-  LastResort: 2,
+  LastResort: 3,
   /** Not heard yet: neither dead nor alive. */
-  Unheard: 3,
+  Unheard: 4,
   /** The gateway answers and says that this path's uplink is down. */
-  NoUplink: 4,
-  Dead: 5,
+  NoUplink: 5,
+  Dead: 6,
 } as const;
 export type Tier = (typeof TIER)[keyof typeof TIER];
 
-export function tierOf(id: PathId, link: LinkView | undefined): Tier {
+export function tierOf(id: PathId, link: LinkView | undefined, retiring = false): Tier {
   if (link === undefined) return TIER.Dead;
   if (link.verdict === "Unknown") return TIER.Unheard;
   if (link.verdict === "Down" && link.holdDownUntil === undefined) return TIER.Dead;
   if (uplinkDown(id, link)) return TIER.NoUplink;
   if (link.verdict === "Down") return TIER.LastResort;
+  if (retiring) return TIER.Retiring;
   return link.gateway === "Draining" ? TIER.Draining : TIER.Good;
 }
 
@@ -40,6 +43,8 @@ export function whyRejected(tier: Tier, link: LinkView | undefined, before: bool
       return before ? "Failback" : "LowerPreference";
     case TIER.Draining:
       return "Draining";
+    case TIER.Retiring:
+      return "Retiring";
     case TIER.LastResort:
       return "HoldDown";
     case TIER.Unheard:

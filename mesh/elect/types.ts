@@ -37,12 +37,13 @@ export const REASONS = {
 export type Reason = keyof typeof REASONS;
 
 /**
- * Why a candidate is not chosen. `HoldDown`: it answers again, its quiet period runs. `Failback`: healthy and preferred, the
- * intent's failback is delayed (from `since` on) or manual. `NotAPeer`: there is no link to it.
+ * Why a candidate is not chosen. `Retiring`: the intent let it go, it serves established flows only. `HoldDown`: it answers again,
+ * its quiet period runs. `Failback`: healthy and preferred, the intent's failback is delayed (from `since` on) or manual.
+ * `NotAPeer`: there is no link to it.
  */
 export interface Rejected {
   readonly node: NodeName;
-  readonly why: "Down" | "Unknown" | "UplinkDown" | "Draining" | "LowerPreference" | "HoldDown" | "Failback" | "Self" | "NotAPeer";
+  readonly why: "Down" | "Unknown" | "UplinkDown" | "Draining" | "Retiring" | "LowerPreference" | "HoldDown" | "Failback" | "Self" | "NotAPeer";
   readonly since: number;
 }
 

@@ -56,7 +56,7 @@ function servedPaths(input: DesiredInput): Served[] {
   const found = [...plan.paths].flatMap(([id, path]): Served[] => {
     if (!serves(plan, id) || !plan.serves.has(id)) return [];
     const clients = [...plan.clients].flatMap(([name, client]) => (client.paths.includes(id) ? sourcesOf(input, name) : []));
-    return [{ id, clients, destinations: path.destinations }];
+    return [{ id, clients, destinations: [...path.destinations, ...(plan.serves.get(id)?.retired ?? [])] }];
   });
   const widest = (one: Served): number => Math.min(129, ...one.destinations.map(parsed).map(({ family, bits }) => (family === 4 ? bits * 4 : bits)));
   return found.sort((a, b) => widest(b) - widest(a) || (a.id < b.id ? -1 : 1));

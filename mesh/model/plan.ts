@@ -67,8 +67,11 @@ export type PathId = `${PathKind}/${string}`;
 export const PathPlan = z.object({
   /** Older claims win a destination (ms since 1970; ties by id). */
   created: z.number(),
-  /** Best first. `priority` groups equals for Spread; `drainMs` replaces the path's drain timeout where the gateway's drain has its own. */
-  gateways: z.array(z.object({ node: NodeName, priority: z.int(), drainMs: z.int().optional() })),
+  /**
+   * Best first. `priority` groups equals for Spread; `drainMs` replaces the path's drain timeout where the gateway's drain has its own.
+   * `retiring`, at the end: the intent let it go, and it serves established flows until they have moved.
+   */
+  gateways: z.array(z.object({ node: NodeName, priority: z.int(), drainMs: z.int().optional(), retiring: z.literal(true).optional() })),
   intervalMs: z.int(),
   threshold: z.int(),
   holdDownMs: z.int(),
@@ -112,6 +115,8 @@ export const ServePlan = z.object({
   uplink: z.array(UplinkCheck),
   uplinkIntervalMs: z.int(),
   threshold: z.int(),
+  /** Destinations that the path no longer has: clients send nothing new there, flows that are established go on. */
+  retired: z.array(Cidr).optional(),
 });
 export type ServePlan = z.infer<typeof ServePlan>;
 

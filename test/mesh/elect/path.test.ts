@@ -112,6 +112,34 @@ describe("failover", () => {
     expect(at(2, { a: "up", b: "down" }).draining).toEqual([]);
   });
 
+  test("a gateway that the intent let go is left at once for one that is proven, and keeps its flows", () => {
+    const retired = plan("ba", { failback: { type: "Manual", delayMs: 0 } });
+    const path = { ...retired, gateways: retired.gateways.map((one) => (one.node === "a" ? { ...one, retiring: true as const } : one)) };
+    const at = story(plan("ab"));
+    at(0, { a: "up", b: "up" });
+    // Not before the other one is heard: the new path is up before the old one goes.
+    expect(at(100, { a: "up", b: "unknown" }, { path })).toMatchObject({ active: ["a"], draining: [] });
+    expect(at(200, { a: "up", b: "up" }, { path })).toMatchObject({
+      active: ["b"],
+      reason: "PlanChanged",
+      draining: [{ node: "a", since: 200, until: 30_200 }],
+      rejected: [{ node: "a", why: "Retiring" }],
+    });
+    // Gone from the plan, its flows stay until their time is over.
+    expect(at(300, { a: "up", b: "up" }, { path: plan("b") })).toMatchObject({ active: ["b"], draining: [{ node: "a", until: 30_200 }] });
+    expect(at(30_200, { a: "up", b: "up" }, { path: plan("b") }).draining).toEqual([]);
+  });
+
+  test("a gateway that is being drained is better than one that the intent let go, and that one better than none", () => {
+    const path = plan("ba");
+    const change = { path: { ...path, gateways: path.gateways.map((one) => (one.node === "a" ? { ...one, retiring: true as const } : one)) } };
+    const at = story(plan("ab"));
+    at(0, { a: "up", b: "drain" });
+    expect(at(100, { a: "up", b: "drain" }, change)).toMatchObject({ active: ["b"], reason: "PlanChanged" });
+    expect(at(200, { a: "up", b: "down" }, change)).toMatchObject({ active: ["a"] });
+    expect(at(300, { a: "up", b: "up" }, change)).toMatchObject({ active: ["b"] });
+  });
+
   test("draining moves new flows away at once and keeps the old ones", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "up" });
