@@ -45,9 +45,8 @@ export function nextWake({ paths, lans }: Elections): number | undefined {
   return times.length === 0 ? undefined : Math.min(...times);
 }
 
-/** Links that are believed dead, when another one is believed alive; where all are dead nothing moves (I4). */
+/** Links that are believed dead, when another one is not; where all are dead nothing moves (I4), nor does a standstill revive one. */
 export function deadLinks(links: Links, health: Health): ReadonlySet<NodeName> {
-  if (health.stalled) return new Set();
   const dead = [...links.keys()].filter((node) => {
     const view = health.links.get(node);
     return view?.verdict === "Down" && view.holdDownUntil === undefined;

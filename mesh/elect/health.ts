@@ -36,6 +36,8 @@ export interface HealthState {
   since: number;
   /** Raised whenever something that an election looks at changed. */
   version: number;
+  /** The version that elections were last told of. */
+  told: number;
   /** Sequence number of the newest probe; 0 before the first. */
   lastSeq: number;
   /** Oldest probe that is neither answered, missed nor forgotten. */
@@ -80,6 +82,7 @@ export function createLinkHealth(config: HealthConfig, now: number): HealthState
     verdict: "Unknown",
     since: now,
     version: 0,
+    told: 0,
     lastSeq: 0,
     openSeq: 1,
     sentAt: new Float64Array(RING),

@@ -33,7 +33,7 @@ export function judgeLinks(links: readonly HealthState[], now: number): void {
 }
 
 /** Links are silent and nobody can tell whose fault that is. */
-export function isStalled(links: readonly HealthState[]): boolean {
+export function isSilent(links: readonly HealthState[]): boolean {
   return links.some((link) => link.pendingSince !== undefined);
 }
 

@@ -8,8 +8,9 @@
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { randomBytes } from "node:crypto";
 import { createLinkHealth, linkView, onAnswer, onGatewayState, onSent, setConfig, type HealthState } from "../../mesh/elect/health.ts";
-import { isLate, isStalled, judgeLinks, voidAll } from "../../mesh/elect/stall.ts";
+import { isSilent } from "../../mesh/elect/stall.ts";
 import type { GatewayState, LinkView } from "../../mesh/elect/types.ts";
+import { createLinkWatch, judgeWatch, onTimer, takeNews, tellStalled } from "../../mesh/elect/watch.ts";
 import type { IpAddress, NodeName } from "../../mesh/model/scalars.ts";
 import { familyOf } from "../../mesh/net/ip.ts";
 import type { Clock } from "./clock.ts";
@@ -37,9 +38,9 @@ export interface Prober {
   gatewayState(node: NodeName, state: GatewayState, downPaths: readonly string[]): void;
   /** One view per target, `Unknown` before the first answer. */
   links(): ReadonlyMap<NodeName, LinkView>;
-  /** All links are silent, or this process stood still in the last window. */
+  /** All links are silent, or this process stood still in the last window. Who is told so hears of its end by `onChange`. */
   stalled(): boolean;
-  /** Called after every change of a verdict, of a gateway's word or of `stalled`. */
+  /** Called after every change of a verdict or of a gateway's word, and when a standstill that was told is over. */
   onChange(listener: () => void): void;
   close(): void;
 }
@@ -57,14 +58,13 @@ interface Target {
   readonly health: HealthState;
   readonly packet: Buffer;
   nextAt: number;
-  seenVersion: number;
 }
 
 export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
   const targets = new Map<NodeName, Target>();
   const byAddress = new Map<string, Target>();
   const listeners: (() => void)[] = [];
-  let states: HealthState[] = [];
+  const watch = createLinkWatch();
   let socket: Socket | undefined;
   let ready = false;
   let timer: NodeJS.Timeout | undefined;
@@ -72,8 +72,6 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
   let dueAt = 0;
   let readThisPoll = 0;
   let closed = false;
-  let voidUntil = -Infinity;
-  let wasStalled = false;
 
   const open = (): void => {
     retry = undefined;
@@ -102,18 +100,15 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
     if (message.readUInt16BE(0) !== MAGIC) return;
     onAnswer(target.health, message.readUInt32BE(4), clock.now());
     // Links that wait for a witness are judged again, after the rest of this poll.
-    if (wasStalled) setImmediate(judge, clock.now());
+    if (isSilent(watch.links)) setImmediate(judge, clock.now());
     // A first answer or a recovery is told at once; misses are told by the tick.
-    if (target.health.version !== target.seenVersion) tell();
+    if (target.health.version !== target.health.told && takeNews(watch)) tell();
   };
 
   const tick = (): void => {
     const now = clock.now();
-    const shortest = states.reduce((least, { config }) => Math.min(least, config.intervalMs), Infinity);
-    if (isLate(dueAt, now, shortest)) {
-      voidAll(states);
-      voidUntil = now + shortest;
-    }
+    const shortest = watch.links.reduce((least, { config }) => Math.min(least, config.intervalMs), Infinity);
+    onTimer(watch, dueAt, now, shortest);
     readThisPoll = 0;
     setImmediate(judge, now);
     send(now);
@@ -127,8 +122,7 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
       setImmediate(judge, at);
       return;
     }
-    judgeLinks(states, at);
-    tell();
+    if (judgeWatch(watch, at)) tell();
   };
 
   const send = (now: number): void => {
@@ -153,15 +147,7 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
   };
 
   const tell = (): void => {
-    const stalled = isStalled(states);
-    let changed = stalled !== wasStalled;
-    wasStalled = stalled;
-    for (const target of targets.values()) {
-      if (target.seenVersion === target.health.version) continue;
-      target.seenVersion = target.health.version;
-      changed = true;
-    }
-    if (changed) for (const listener of listeners) listener();
+    for (const listener of listeners) listener();
   };
 
   open();
@@ -184,21 +170,21 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
         }
         const packet = randomBytes(SIZE);
         packet.writeUInt32BE(MAGIC * 0x10000, 0);
-        const target: Target = { node, address, health: createLinkHealth(config, now), packet, nextAt: now, seenVersion: 0 };
+        const target: Target = { node, address, health: createLinkHealth(config, now), packet, nextAt: now };
         targets.set(node, target);
         byAddress.set(address, target);
       }
-      states = [...targets.values()].map(({ health }) => health);
+      watch.links = [...targets.values()].map(({ health }) => health);
       schedule(now);
     },
     gatewayState(node, state, downPaths) {
       const target = targets.get(node);
       if (target === undefined) return;
       onGatewayState(target.health, state, downPaths, clock.now());
-      tell();
+      if (takeNews(watch)) tell();
     },
     links: () => new Map([...targets.values()].map(({ node, health }) => [node, linkView(node, health)])),
-    stalled: () => isStalled(states) || clock.now() < voidUntil,
+    stalled: () => tellStalled(watch),
     onChange(listener) {
       listeners.push(listener);
     },

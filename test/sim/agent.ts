@@ -1,8 +1,9 @@
 /** An agent: the real elections and the real kernel state over a simulated clock, socket and kernel. */
 import { createLinkHealth, linkView, onAnswer, onGatewayState, onSent, setConfig, type HealthState } from "../../mesh/elect/health.ts";
 import { electPath } from "../../mesh/elect/path.ts";
-import { isLate, isStalled, judgeLinks, voidAll } from "../../mesh/elect/stall.ts";
+import { isLate, judgeLinks } from "../../mesh/elect/stall.ts";
 import type { Choice, GatewayState, LinkView } from "../../mesh/elect/types.ts";
+import { createLinkWatch, judgeWatch, onTimer, takeNews, tellStalled, type LinkWatch } from "../../mesh/elect/watch.ts";
 import { desiredKernel } from "../../mesh/kernel/desired.ts";
 import { diffKernel, EMPTY_KERNEL } from "../../mesh/kernel/diff.ts";
 import type { HostFacts, KernelState } from "../../mesh/kernel/types.ts";
@@ -17,6 +18,7 @@ export type Plant =
   | "DeadGateway"
   | "NoHysteresis"
   | "NoStallGuard"
+  | "ForgetsStandstill"
   | "BreakBeforeMake"
   | "Leak"
   | "NoCompareAndSet"
@@ -33,7 +35,9 @@ export interface Agent {
   kernel: KernelState;
   dueAt: number;
   inbox: { readonly at: number; readonly from: NodeName; readonly seq: number; readonly word?: GatewayState }[];
-  seen: string;
+  watch: LinkWatch;
+  /** An election is due that no link asked for. */
+  asked: boolean;
   /** Kernel objects went without our doing. */
   dirty: boolean;
   /** What the kernel was last made of. */
@@ -72,7 +76,8 @@ export function createAgent(name: NodeName, now: number): Agent {
     kernel: EMPTY_KERNEL,
     dueAt: now,
     inbox: [],
-    seen: "",
+    watch: createLinkWatch(),
+    asked: true,
     dirty: false,
     made: "",
     startedAt: now,
@@ -84,7 +89,7 @@ export function restart(agent: Agent, now: number, plant?: Plant): void {
   agent.health = new Map();
   agent.inbox = [];
   agent.dueAt = now;
-  agent.seen = "";
+  agent.watch = createLinkWatch();
   agent.dirty = true;
   agent.startedAt = now;
   if (plant === "RestartForgets") agent.choices = new Map();
@@ -106,7 +111,7 @@ export function restart(agent: Agent, now: number, plant?: Plant): void {
 export function setPlan(agent: Agent, plan: Plan, revision: number, now: number, plant?: Plant): void {
   agent.plan = plan;
   agent.revision = revision;
-  agent.seen = "";
+  agent.asked = true;
   for (const id of agent.choices.keys()) if (!plan.paths.has(id)) agent.choices.delete(id);
   const wanted = new Set<NodeName>();
   for (const path of plan.paths.values())
@@ -137,22 +142,24 @@ export function setPlan(agent: Agent, plan: Plan, revision: number, now: number,
 
 /** One run of the agent's loop at `now`, in Node's order: timer, poll, then the judgement, probes and elections. */
 export function tick(agent: Agent, now: number, send: (to: NodeName, seq: number) => void, watch: Watcher, plant?: Plant): void {
-  const { plan } = agent;
+  const { plan, watch: links } = agent;
   const states = [...agent.health.values()];
+  links.links = states;
   const late = isLate(agent.dueAt, now, INTERVAL_MS);
-  if (late && plant !== "NoStallGuard") voidAll(states);
+  if (plant !== "NoStallGuard") onTimer(links, agent.dueAt, now, INTERVAL_MS);
   // A program that trusts its timers judges before it reads what waits in the socket.
-  if (plant === "NoStallGuard") for (const state of states) judgeLinks([state], now);
+  else for (const state of states) judgeLinks([state], now);
   agent.inbox = agent.inbox.filter((message) => !read(agent, message, now, late));
-  if (plant !== "NoStallGuard") judgeLinks(states, now);
+  // A prober that tells verdicts only: what it held back while it stood still waits for the next one.
+  if (plant === "ForgetsStandstill") links.toldStalled = false;
+  const news = plant === "NoStallGuard" ? takeNews(links) : judgeWatch(links, now);
   agent.dueAt = now + INTERVAL_MS;
   if (plan === undefined) return;
   for (const [node, state] of agent.health) send(node, onSent(state, now));
-  const seen = `${agent.revision} ${states.map(({ version }) => version).join()} ${isStalled(states)}`;
   const woken = [...agent.choices.values()].some(({ wakeAt }) => wakeAt !== undefined && wakeAt <= now);
-  if (seen === agent.seen && !woken && !agent.dirty) return;
-  agent.seen = seen;
-  elect(agent, plan, now, isStalled(states), watch, plant);
+  if (!news && !woken && !agent.asked && !agent.dirty) return;
+  agent.asked = false;
+  elect(agent, plan, now, tellStalled(links), watch, plant);
   const made = JSON.stringify([
     agent.revision,
     states.map(({ verdict, recovering }) => [verdict, recovering]),

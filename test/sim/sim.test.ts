@@ -22,6 +22,7 @@ describe("the simulator", () => {
     ["DeadGateway", /^I4/],
     ["NoHysteresis", /^hysteresis/],
     ["NoStallGuard", /^own fault/],
+    ["ForgetsStandstill", /OwnStall/],
     ["BreakBeforeMake", /^(I5|quiet network)/],
     ["Leak", /^I4/],
     ["NoCompareAndSet", /^I6/],

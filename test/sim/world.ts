@@ -16,6 +16,9 @@ const FAULTS_MS = 30_000;
 const QUIET_MS = 400_000;
 const ASK_MS = 1_000;
 const UPLINK_NOTICE_MS = 400;
+/** Also on a quiet network a loop comes late now and then: something else ran, memory was collected, processes were started. */
+const LATE_CHANCE = 0.02;
+const LATE_MS = [51, 200] as const;
 
 export interface World {
   readonly random: Random;
@@ -114,8 +117,9 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
     if (host.stoppedUntil > net.now) return queue.add(host.stoppedUntil, () => turn(agent));
     tick(agent, net.now, (to, seq) => probe(agent, to, seq), watch, plant);
     checks.afterTick(agent);
-    if (runs(agent.name)) queue.add(net.now + INTERVAL_MS, () => turn(agent));
+    if (runs(agent.name)) queue.add(net.now + INTERVAL_MS + lateness(), () => turn(agent));
   };
+  const lateness = (): number => (random.chance(LATE_CHANCE) ? random.int(...LATE_MS) : 0);
   const probe = (agent: Agent, to: NodeName, seq: number): void => {
     const there = arrival(net, random, agent.name, to, net.now);
     const back = there === undefined ? undefined : arrival(net, random, to, agent.name, there);
@@ -206,6 +210,9 @@ function createSim(seed: number, plant: Plant | undefined, log: string[] | undef
     after: (ms, run) => queue.add(net.now + ms, run),
     way: (from, to) => wayOf(net, from, to),
     touch: (client, gateway) => {
+      // The uplink is no longer what all of its links share: one of them breaks or heals by itself.
+      const outage = outages.get(client);
+      if (outage !== undefined && net.now > outage.from && net.now < outage.to) outages.delete(client);
       touch(net, client, gateway);
       say(() => `${client} and ${gateway}: ${describe(wayOf(net, client, gateway))} there, ${describe(wayOf(net, gateway, client))} back`);
     },

@@ -13,7 +13,7 @@ import {
   STATE_SILENCE_MS,
   type HealthState,
 } from "../../../mesh/elect/health.ts";
-import { isLate, isStalled, judgeLinks, voidAll } from "../../../mesh/elect/stall.ts";
+import { isLate, isSilent, judgeLinks, voidAll } from "../../../mesh/elect/stall.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
 
 const config = { intervalMs: 100, threshold: 3, holdDownMs: 5_000 };
@@ -172,7 +172,7 @@ describe("several links", () => {
     drive(links, 0, 1_000, () => 10);
     drive(links, 1_000, 6_000, () => undefined);
     expect(verdicts(links)).toEqual(["Up", "Up"]);
-    expect(isStalled(links)).toBe(true);
+    expect(isSilent(links)).toBe(true);
   });
 
   test.each([350, 1_000, 2_500, 5_000, 9_000])("after %d ms of our own outage the first link to answer does not condemn the other", (outage) => {
@@ -193,7 +193,7 @@ describe("several links", () => {
         };
         drive(links, 0, 5_000 + outage + 3_000, answers);
         expect([outage, rttA, rttB, phase, ...verdicts(links)]).toEqual([outage, rttA, rttB, phase, "Up", "Up"]);
-        expect(isStalled(links)).toBe(false);
+        expect(isSilent(links)).toBe(false);
       }
     }
   });
@@ -211,7 +211,7 @@ describe("several links", () => {
     drive(links, 0, 1_000, () => 10);
     drive(links, 1_000, 12_000, () => undefined);
     expect(verdicts(links)).toEqual(["Down", "Down"]);
-    expect(isStalled(links)).toBe(false);
+    expect(isSilent(links)).toBe(false);
   });
 
   test("the last living link goes Down without a witness", () => {

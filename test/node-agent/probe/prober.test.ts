@@ -105,6 +105,19 @@ describe("the prober", () => {
     expect(seen.filter((line) => line.includes("Down"))).toEqual([]);
   });
 
+  test("who is told that it came late itself hears when that is over, also where no verdict changed", async () => {
+    await startEcho();
+    const prober = startProber([target(0), target(1)]);
+    await eventually(() => expect(verdicts(prober)).toEqual(["Up", "Up"]));
+    const told: boolean[] = [];
+    prober.onChange(() => told.push(prober.stalled()));
+    for (const until = monotonic.now() + 220; monotonic.now() < until;) Math.sqrt(until);
+    // The late timer runs first, before anyone who waits for a turn of the loop.
+    await new Promise((turn) => setTimeout(turn, 1));
+    expect(prober.stalled()).toBe(true);
+    await eventually(() => expect(told).toEqual([false]));
+  });
+
   test("an answer after 250 ms every time is Up", async () => {
     const echo = await startEcho();
     echo.set(0, 250);
