@@ -44,6 +44,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
   );
   gauge("isthmus_slow_readers_total", "Agents dropped because they read too slowly.", () => sources.agents().counters.slowReaders);
   gauge("isthmus_agents_refused_total", "Connections refused.", () => sources.agents().counters.refused);
+  gauge("isthmus_agent_floods_total", "Times that an agent said more than it may.", () => sources.agents().counters.floods);
   return {
     planSeconds: new Histogram({
       name: "isthmus_plan_seconds",

@@ -37,6 +37,7 @@ export const ERRORS = {
   CertificateRevoked: row(401, 5, "terminal"),
   PoolExhausted: row(507, 4, "terminal"),
   Recovering: row(503, 6, "transient"),
+  TooManyMessages: row(429, 6, "transient"),
   Unreachable: row(503, 6, "transient"),
   Timeout: row(504, 6, "transient"),
   ToolMissing: row(500, 7, "terminal"),

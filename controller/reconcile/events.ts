@@ -21,6 +21,8 @@ export interface Events {
 }
 
 const KEPT = 5_000;
+/** Of one node: it cannot push the others' out. */
+const KEPT_OF_NODE = 500;
 /** The same again within this time is counted. */
 const SAME_MS = 10 * 60_000;
 const SAVE_MS = 500;
@@ -31,8 +33,26 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
   const ring = new Map<string, StoredEvent>(saved.sort((a, b) => a.seq - b.seq).map((event) => [keyOf(event), event]));
   const dirty = new Map<string, StoredEvent | undefined>();
   const listeners = new Set<(event: StoredEvent) => void>();
+  const ofNode = new Map<string, number>();
   let seq = saved.at(-1)?.seq ?? 0;
   let timer: NodeJS.Timeout | undefined;
+
+  for (const { node } of saved) count(node, 1);
+
+  function count(node: string | undefined, by: number): void {
+    if (node === undefined) return;
+    const kept = (ofNode.get(node) ?? 0) + by;
+    if (kept === 0) ofNode.delete(node);
+    else ofNode.set(node, kept);
+  }
+
+  function drop(oldest: readonly [string, StoredEvent] | undefined): void {
+    if (oldest === undefined) return;
+    const [key, { node }] = oldest;
+    ring.delete(key);
+    dirty.set(key, undefined);
+    count(node, -1);
+  }
 
   async function save(): Promise<void> {
     clearTimeout(timer);
@@ -62,11 +82,9 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
       ring.delete(key);
       ring.set(key, event);
       dirty.set(key, event);
-      const oldest = ring.size > KEPT ? ring.keys().next().value : undefined;
-      if (oldest !== undefined) {
-        ring.delete(oldest);
-        dirty.set(oldest, undefined);
-      }
+      if (before === undefined) count(node, 1);
+      if (node !== undefined && (ofNode.get(node) ?? 0) > KEPT_OF_NODE) drop(ring.entries().find(([, one]) => one.node === node));
+      if (ring.size > KEPT) drop(ring.entries().next().value);
       timer ??= setTimeout(() => void save(), SAVE_MS);
       for (const listener of listeners) listener(event);
     },

@@ -9,10 +9,13 @@ import { FOLDER, resourceKey } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 import { commit } from "./draft.ts";
 import type { Store } from "../store/types.ts";
+import { type Bucket, createBucket, type Rate } from "../bucket.ts";
 
 /** The first change waits this long for others; under load the window grows with the planner's. */
 const DEBOUNCE_MS = 50;
 const RETRY_MS = 1_000;
+/** Each change of one node's facts is a plan for everybody: beyond this its latest word waits, and words in between are skipped. */
+const CHANGES: Rate = { perSecond: 0.5, burst: 20 };
 
 export interface FactsKeeper {
   /** The address that the controller saw a node come from. */
@@ -32,8 +35,36 @@ const NOTHING: NodeFacts = { endpoints: [], manualEndpoints: [], advertise: [], 
 
 export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeeper {
   const pending = new Map<NodeName, NodeFacts>();
+  const paces = new Map<NodeName, Bucket>();
   let timer: NodeJS.Timeout | undefined;
+  let dueAt = Infinity;
   let closed = false;
+
+  /** The earliest of the times that were asked for: who waits for his pace holds nobody up. */
+  function flushIn(ms: number): void {
+    const at = performance.now() + ms;
+    if (closed || at >= dueAt) return;
+    clearTimeout(timer);
+    dueAt = at;
+    timer = setTimeout(() => void flush(), ms);
+  }
+
+  /** Takes out what may be written now; gives when the rest may. */
+  function ripe(): { readonly batch: readonly (readonly [NodeName, NodeFacts])[]; readonly restInMs: number } {
+    const now = performance.now();
+    let restInMs = Infinity;
+    for (const [node, pace] of paces) if (pace.idle(now)) paces.delete(node);
+    const batch = [...pending].filter(([node]) => {
+      const pace = paces.get(node) ?? createBucket(CHANGES);
+      paces.set(node, pace);
+      const wait = pace.ahead(now);
+      if (wait > 0) restInMs = Math.min(restInMs, wait);
+      else pace.take(1, now);
+      return wait === 0;
+    });
+    for (const [node] of batch) pending.delete(node);
+    return { batch, restInMs };
+  }
 
   function change(node: NodeName, edit: (facts: NodeFacts) => NodeFacts): void {
     const stored = (mirror.get(FOLDER.facts + node)?.value as NodeFacts | undefined) ?? NOTHING;
@@ -43,13 +74,14 @@ export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeep
       return;
     }
     pending.set(node, next);
-    if (!closed) timer ??= setTimeout(() => void flush(), DEBOUNCE_MS);
+    flushIn(DEBOUNCE_MS);
   }
 
   async function flush(): Promise<void> {
-    timer = undefined;
-    const batch = [...pending];
-    pending.clear();
+    dueAt = Infinity;
+    const { batch, restInMs } = ripe();
+    if (restInMs < Infinity) flushIn(restInMs);
+    if (batch.length === 0) return;
     try {
       await commit(store, mirror, (draft) => {
         for (const [node, facts] of batch) {
@@ -60,7 +92,7 @@ export function keepFacts({ store, mirror, onFailure }: FactsOptions): FactsKeep
     } catch (thrown) {
       onFailure(thrown);
       for (const [node, facts] of batch) if (!pending.has(node)) pending.set(node, facts);
-      if (!closed) timer ??= setTimeout(() => void flush(), RETRY_MS);
+      flushIn(RETRY_MS);
     }
   }
 

@@ -16,8 +16,10 @@ import type { Reports } from "../reconcile/reports.ts";
 import type { Store } from "../store/types.ts";
 import { NO_BOOTS, judgeBoot, type BootHistory } from "./clones.ts";
 import type { Hub } from "./hub.ts";
+import { CONNECTION_MESSAGES } from "./allowance.ts";
+import { createFloods } from "./floods.ts";
 import { createOutbox } from "./outbox.ts";
-import { openSession, refuse, sendRemoved, silence, type AgentSession } from "./session.ts";
+import { openSession, refuse, sendRemoved, silence, tooManyMessages, type AgentSession } from "./session.ts";
 
 export interface Agents {
   /** Takes over a connection whose WebSocket handshake is done. */
@@ -41,6 +43,8 @@ export interface Counters {
   hashFaults: number;
   slowReaders: number;
   refused: number;
+  /** Times that an agent said more than it may: it was slowed down, cut off, or its events were dropped. */
+  readonly floods: number;
 }
 
 export interface AgentsOptions {
@@ -68,7 +72,15 @@ export function createAgents(options: AgentsOptions): Agents {
   const connections = new Map<NodeName, Connection>();
   const sessions = new Map<NodeName, AgentSession>();
   const boots = new Map<string, BootHistory>();
-  const counters: Counters = { hashFaults: 0, slowReaders: 0, refused: 0 };
+  const floods = createFloods(events, log);
+  const counters: Counters = {
+    hashFaults: 0,
+    slowReaders: 0,
+    refused: 0,
+    get floods() {
+      return floods.count;
+    },
+  };
 
   function drop(node: NodeName, error: IsthmusError): void {
     const connection = connections.get(node);
@@ -165,7 +177,10 @@ export function createAgents(options: AgentsOptions): Agents {
     facts.report(session.node, report, { wholeLinks: session.toldLinks !== true });
     session.told = true;
     session.toldLinks ||= report.links !== undefined;
-    for (const event of report.events ?? []) events.record(session.node, event);
+    const said = report.events ?? [];
+    const taken = floods.allowanceOf(session.node).events(said.length, performance.now());
+    for (const event of said.slice(0, taken)) events.record(session.node, event);
+    if (taken < said.length) floods.tell(session.node, "events dropped");
   }
 
   return {
@@ -191,6 +206,9 @@ export function createAgents(options: AgentsOptions): Agents {
         case "node":
           break;
       }
+      const allowance = floods.allowanceOf(principal.name);
+      if (allowance.ahead(performance.now()) > 0) return reject(tooManyMessages(principal.name));
+      allowance.spend({ messages: CONNECTION_MESSAGES, bytes: 0 }, performance.now());
       openSession(
         principal.name,
         ws,
@@ -227,7 +245,9 @@ export function createAgents(options: AgentsOptions): Agents {
             counters.slowReaders++;
             log("an agent reads too slowly and was dropped", { node: session.node });
           },
+          flood: (what) => floods.tell(principal.name, what),
         },
+        allowance,
         now,
       );
     },
@@ -245,6 +265,7 @@ export function createAgents(options: AgentsOptions): Agents {
       for (const { ws } of connections.values()) ws.close(1012, "resume");
     },
     sweep() {
+      floods.sweep(sessions);
       for (const { session, ws } of connections.values()) {
         const state = silence(session, now());
         if (state === "dead") ws.terminate();

@@ -5,7 +5,8 @@ import type { WebSocket } from "ws";
 import { IsthmusError, errorFromBody } from "../../mesh/errors.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import { AgentMessage, type AgentHello, type AgentReport } from "../../mesh/model/wire.ts";
-import { messageFrames, type Frames } from "./frame.ts";
+import { BYTES, MESSAGES, type Allowance } from "./allowance.ts";
+import { messageFrames, sizeOf, type Frames } from "./frame.ts";
 import type { Receiver } from "./hub.ts";
 import { createOutbox } from "./outbox.ts";
 
@@ -15,6 +16,10 @@ const SILENCE_MS = 40_000;
 const PING_AFTER_MS = 25_000;
 /** Time to answer when others say that the node is gone. */
 const DOUBT_MS = 6_000;
+/** An agent that says too much is not read for a while; one that is further ahead than this is cut off. */
+const MOST_AHEAD_MS = 10_000;
+/** Time for the reason to reach an agent that is cut off. */
+const FAREWELL_MS = 1_000;
 
 export interface AgentSession extends Receiver {
   readonly bootId: string;
@@ -40,6 +45,16 @@ export interface SessionHandlers {
   leave(session: AgentSession): void;
   closed(session: AgentSession): void;
   slow(session: AgentSession): void;
+  /** It says more than it may, and was slowed down or cut off. */
+  flood(what: "slowed" | "cut off"): void;
+}
+
+export function tooManyMessages(node: NodeName): IsthmusError {
+  return new IsthmusError(
+    "TooManyMessages",
+    `node ${node} says more than a controller takes from one node: ${MESSAGES.perSecond} messages and ${BYTES.perSecond / 1024} KiB a second`,
+    { remedy: `Look at that machine; \`isthmus node revoke ${node}\` shuts it out.` },
+  );
 }
 
 type Write = (message: Frames, sent?: () => void) => void;
@@ -60,11 +75,14 @@ interface Asked {
   readonly timer: NodeJS.Timeout;
 }
 
-export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, now: () => number): void {
+export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, allowance: Allowance, now: () => number): void {
   let session: (AgentSession & { greeted: boolean }) | undefined;
   const asked = new Map<string, Asked>();
   const outbox = createOutbox(socket);
   const deadline = setTimeout(() => ws.terminate(), HELLO_DEADLINE_MS);
+  let pause: NodeJS.Timeout | undefined;
+  let cut = false;
+  let written = 0;
 
   function makeSession(hello: AgentHello): AgentSession & { greeted: boolean } {
     return {
@@ -77,6 +95,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       suspects: new Set(),
       surplus: new Set(),
       write(message, sent) {
+        written += sizeOf(message);
         if (outbox.write(message, sent)) return;
         handlers.slow(this);
         ws.terminate();
@@ -122,8 +141,13 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     switch (message.t) {
       case "beat":
         return handlers.beat(session, message.views);
-      case "buckets":
-        return handlers.buckets(session, message.v, message.h);
+      case "buckets": {
+        // What an agent has sent to it by asking counts like what it says.
+        const before = written;
+        handlers.buckets(session, message.v, message.h);
+        slowDown(allowance.spend({ messages: 0, bytes: written - before }, performance.now()));
+        return;
+      }
       case "report":
         return handlers.report(session, message);
       case "leave":
@@ -139,7 +163,29 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     }
   }
 
+  /** The agent's own TCP window holds it up: nothing is dropped, and nobody else waits. */
+  function slowDown(ahead: number): void {
+    if (ahead === 0 || cut) return;
+    if (ahead > MOST_AHEAD_MS) return cutOff();
+    clearTimeout(pause);
+    ws.pause();
+    pause = setTimeout(() => ws.resume(), ahead);
+    handlers.flood("slowed");
+  }
+
+  function cutOff(): void {
+    cut = true;
+    clearTimeout(deadline);
+    refuse(outbox.write, ws, tooManyMessages(node));
+    pause = setTimeout(() => ws.terminate(), FAREWELL_MS);
+    handlers.flood("cut off");
+    if (session?.greeted === true) handlers.closed(session);
+  }
+
   ws.on("message", (data: Buffer) => {
+    if (cut) return;
+    slowDown(allowance.spend({ messages: 1, bytes: data.length }, performance.now()));
+    if (cut) return;
     const parsed = AgentMessage.safeParse(tryJson(data));
     // What a newer agent says beyond this version is not ours to judge; a hello that cannot be read is refused.
     if (parsed.success) take(parsed.data);
@@ -154,6 +200,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
   ws.on("error", () => ws.terminate());
   ws.on("close", () => {
     clearTimeout(deadline);
+    clearTimeout(pause);
     for (const { failed, timer } of asked.values()) {
       clearTimeout(timer);
       failed(new IsthmusError("Unreachable", `node ${node} went away before it answered`));

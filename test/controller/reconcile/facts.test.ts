@@ -37,3 +37,33 @@ test("the first links that a connection tells replace those of the one before; l
   await mirror.close();
   await store.close();
 });
+
+test("a node that changes its mind all the time makes few revisions, keeps nobody waiting, and its last word holds", async () => {
+  const store = openSqliteStore(join(folder, "pace.db"));
+  const mirror = await openMirror(store, unexpected);
+  const [restless, calm] = ["restless", "calm"] as [NodeName, NodeName];
+  for (const node of [restless, calm]) await store.txn({ put: [{ key: resourceKey("MeshNode", node), value: {} }] });
+  const facts = keepFacts({ store, mirror, onFailure: unexpected });
+  const say = (node: NodeName, port: number): void => facts.report(node, { t: "report", links: { a: port } }, { wholeLinks: true });
+  const kept = (node: NodeName): unknown => (mirror.get(FOLDER.facts + node)?.value as NodeFacts | undefined)?.links["a"];
+  const seen = new Set<unknown>();
+  let last = 1_000;
+  const speaking = setInterval(() => {
+    say(restless, ++last);
+    seen.add(kept(restless));
+  }, 5);
+  await eventually(() => expect(last).toBeGreaterThan(1_400), 20_000);
+  expect(seen.size).toBeLessThan(40);
+  seen.clear();
+  for (let port = 1; port <= 12; port++) {
+    say(calm, port);
+    await eventually(() => expect(kept(calm)).toBe(port));
+  }
+  // Each of its changes waits for two seconds; the calm one's do not wait with them.
+  expect(seen.size).toBeLessThan(5);
+  clearInterval(speaking);
+  await eventually(() => expect(kept(restless)).toBe(last), 10_000);
+  facts.close();
+  await mirror.close();
+  await store.close();
+});

@@ -1,0 +1,24 @@
+import { expect, test } from "vitest";
+import { openEvents } from "../../../controller/reconcile/events.ts";
+import type { Store } from "../../../controller/store/types.ts";
+
+const store = { notes: () => Promise.resolve(new Map()), note: () => Promise.resolve() } as unknown as Store;
+
+test("one node's events do not push out those of the others, and its newest stay", async () => {
+  let now = 0;
+  const events = await openEvents(
+    store,
+    () => ++now,
+    (error) => {
+      throw error;
+    },
+  );
+  events.record("calm", { type: "Warning", reason: "Drift", message: "once", about: "node" });
+  events.record(undefined, { type: "Normal", reason: "Joined", message: "once", about: "node/calm" });
+  for (let i = 0; i < 20_000; i++) events.record("noisy", { type: "Normal", reason: "Moved", message: `${i}`, about: "node" });
+  const kept = events.list({});
+  expect(kept.map(({ node }) => node).slice(0, 3)).toEqual(["calm", undefined, "noisy"]);
+  expect(kept.at(-1)?.message).toBe("19999");
+  expect(kept.length).toBeLessThan(1_000);
+  await events.close();
+});
