@@ -1,6 +1,7 @@
 /**
  * Egress from datacenter1 to the internet host while gateways die: the longest gap that a stream of packets sees, one every
  * 5 ms. The controller is dead all the time. The two gateways take turns: the one in use is broken, and healed once the other carries the traffic.
+ * After that, a route through routers of a LAN while the first of them dies.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { FaultKind } from "../lab/faults.ts";
@@ -32,6 +33,22 @@ const INTENT = {
   },
 };
 
+/** A cloud node reaches a partner's network through two routers of its VPC; their health is checked as by default. */
+const LAN_CLIENT = "do1";
+const LAN_ROUTE = "lanroute/bench";
+const PARTNER = "34.160.112.9";
+const LAN_INTENT = {
+  apiVersion: "isthmus.dev/v1alpha1",
+  kind: "MeshRoute",
+  metadata: { name: "bench" },
+  spec: {
+    destinations: ["34.160.112.0/24"],
+    nodeSelector: { location: "cloud" },
+    gateways: [{ address: "10.116.0.5" }, { address: "10.116.0.12" }],
+    health: { holdDown: "0s" },
+  },
+};
+
 interface Kind {
   readonly what: string;
   fault(active: string): [FaultKind, ...string[]];
@@ -47,7 +64,7 @@ export async function failover(options: BenchOptions): Promise<Row[]> {
   const times = options.n ?? TIMES;
   const topology = await loadTopology(`${REPOSITORY}/lab/topology/default.yaml`);
   return withMesh(topology, options, async (mesh) => {
-    await mesh.call("POST", "/v1/apply", { documents: [INTENT] });
+    await mesh.call("POST", "/v1/apply", { documents: [INTENT, LAN_INTENT] });
     const rows: Row[] = [];
     await until("both gateways are ready", async () => bothReady(pathView(await mesh.status(CLIENT), PATH)), {
       signal: options.signal,
@@ -63,8 +80,37 @@ export async function failover(options: BenchOptions): Promise<Row[]> {
       }
       rows.push({ what: kind.what, unit: "ms", samples: gaps, judge: "p99", target: 500 });
     }
+    rows.push({ what: "LAN router dead", unit: "ms", samples: await lanRouters(mesh, times, options), judge: "p99", target: 1_000 });
     return rows;
   });
+}
+
+/** The first router of a MeshRoute loses power, while the controller is dead like all along; it is taken again when it is back. */
+async function lanRouters({ lab, status }: BenchMesh, times: number, { signal, log }: BenchOptions): Promise<number[]> {
+  const [first, second] = LAN_INTENT.spec.gateways.map(({ address }) => address);
+  const router = lab.topology.hosts.find(({ nics }) => nics.some(({ address }) => address === first))?.name ?? "";
+  const uses = async (gateway: string | undefined): Promise<true> =>
+    until(
+      `${LAN_CLIENT} routes through ${gateway}`,
+      async () => ((await status(LAN_CLIENT)).results[LAN_ROUTE]?.nextHop === gateway ? true : undefined),
+      { signal, withinMs: 60_000, everyMs: 40 },
+    );
+  const gaps: number[] = [];
+  for (let i = 0; i < times; i++) {
+    signal.throwIfAborted();
+    await uses(first);
+    const stream = await lab.startGapStream({ from: LAN_CLIENT, to: PARTNER, intervalMs: 5, protocol: "udp" });
+    await delay(BETWEEN_MS);
+    await lab.fail("node", router);
+    await uses(second).catch(() => undefined);
+    await delay(BETWEEN_MS);
+    const report = await stream.stop();
+    if (report.rttMs === undefined) throw new Error(`nothing came back from ${PARTNER} before ${router} died: its death cannot be measured`);
+    gaps.push(report.longestGapMs);
+    await lab.heal("node", router);
+    if ((i + 1) % 10 === 0) log(`LAN router dead: ${i + 1} of ${times}, longest so far ${Math.max(...gaps).toFixed(0)} ms`);
+  }
+  return gaps;
 }
 
 async function one({ lab, status }: BenchMesh, kind: Kind, signal: AbortSignal): Promise<number> {

@@ -79,8 +79,13 @@ export function hostScript(host: Host): string {
       // An address of such a prefix is the host's own without being listed ("AnyIP").
       ...host.prefixes.map((prefix) => `route add local ${prefix} dev lo`),
     ],
-    nft: router ? natTable(host.nat ?? "random") : [],
+    nft: router ? natTable(host.nat ?? "random") : host.prefixes.length > 0 ? echoTable() : [],
   });
+}
+
+/** The UDP echo answers by the address that it was asked at: a socket that is bound to all of them would take the host's own. */
+function echoTable(): string[] {
+  return ["table inet lab {", "  chain prerouting { type nat hook prerouting priority -100; fib daddr type local udp dport 7 redirect; }", "}"];
 }
 
 /**

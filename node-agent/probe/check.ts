@@ -24,6 +24,8 @@ export interface CheckPorts {
 
 /** An attempt that has neither worked nor failed by then is given up, so that attempts never pile up. */
 const ATTEMPT_MS = 2_000;
+/** Intervals without a word of `ping`, which otherwise says something in each. */
+const PING_SILENCE = 2;
 
 /** Starts checking. `onChange` follows every change of the verdict. */
 export function createCheck(spec: CheckSpec, config: HealthConfig, { spawn, clock }: CheckPorts, onChange: () => void): Check {
@@ -44,14 +46,40 @@ export function createCheck(spec: CheckSpec, config: HealthConfig, { spawn, cloc
     seen = health.version;
     onChange();
   };
-  // A reply of `ping` proves the newest window; its own pace decides when the next one can come.
+  // `ping` sends by its own clock, which is a little slower than ours: its requests are the probes, and the time that it measured is
+  // the round trip. Counted in windows of ours, a reply's place in its window would be taken for one.
+  let base = 0;
+  let heardAt = clock.now();
+  const requested = (request: number, sentAt: number): number => {
+    heardAt = clock.now();
+    while (health.lastSeq < base + request) onSent(health, sentAt);
+    return base + request;
+  };
   const ping =
     spec.type === "icmp"
-      ? createPing({ spawn, address: spec.address, intervalMs: config.intervalMs, onReply: () => answered(health.lastSeq) })
+      ? createPing({
+          spawn,
+          address: spec.address,
+          intervalMs: config.intervalMs,
+          onStart: () => (base = health.lastSeq),
+          onReply: (request, rttMs) => answered(requested(request, clock.now() - rttMs)),
+          onLate: (request) => {
+            requested(request, clock.now() - config.intervalMs);
+            judgeLinks([health], clock.now());
+            tell();
+          },
+        })
       : undefined;
 
-  const attempt = (seq: number): void => {
-    if (spec.type === "icmp") return;
+  const attempt = (): void => {
+    if (spec.type === "icmp") {
+      // A `ping` that says nothing at all (no route, cannot start) sends nothing that could be answered.
+      if (clock.now() - heardAt <= PING_SILENCE * config.intervalMs) return;
+      onSent(health, clock.now());
+      base++;
+      return;
+    }
+    const seq = onSent(health, clock.now());
     const abort = new AbortController();
     attempts.add(abort);
     const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(ATTEMPT_MS)]);
@@ -63,13 +91,16 @@ export function createCheck(spec: CheckSpec, config: HealthConfig, { spawn, cloc
   };
   const tick = (): void => {
     const now = clock.now();
-    if (isLate(dueAt, now, config.intervalMs)) onVoidWindow(health);
+    if (isLate(dueAt, now, config.intervalMs)) {
+      onVoidWindow(health);
+      heardAt = now;
+    }
     // After the poll that follows the timer: answers that lay waiting are read first.
     setImmediate(() => {
       if (closed) return;
       judgeLinks([health], now);
       tell();
-      attempt(onSent(health, clock.now()));
+      attempt();
     });
     dueAt = Math.max(dueAt + config.intervalMs, now + config.intervalMs / 2);
     timer = setTimeout(tick, dueAt - now);

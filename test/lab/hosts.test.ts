@@ -69,6 +69,8 @@ describe("the network", () => {
   test("answers any address of an internet host's prefixes", async () => {
     const answer = await lab.exec("do2", ["curl", "-s", "--max-time", "1", "http://34.160.112.77"]);
     expect(answer.stdout).toBe("198.51.100.66\n");
+    const stream = await lab.gapStream({ from: "do2", to: "34.160.112.77", protocol: "udp", intervalMs: 10, forMs: 200 });
+    expect(stream.rttMs).toBeDefined();
   });
 
   test("has no way out to the machine", async () => {

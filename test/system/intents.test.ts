@@ -151,20 +151,28 @@ describe("routes through routers of the LAN", () => {
     plane.becomes(`do1 goes by ${router}`, "do1", plane.addressOf(router), url);
 
   test("fail over to the next router within the time of a few probes, and back", async () => {
+    const [INTERVAL_MS, THRESHOLD] = [200, 3];
     const spec = {
       destinations: ["34.160.112.0/24"],
       nodeSelector: { location: "cloud" },
       gateways: [{ address: "10.116.0.5" }, { address: "10.116.0.12" }],
-      health: { holdDown: "1s" },
+      health: { holdDown: "1s", interval: `${INTERVAL_MS}ms`, threshold: THRESHOLD },
     };
     await plane.apply({ apiVersion: API, kind: "MeshRoute", metadata: { name: "partner" }, spec });
     await byRouter("gw-a");
+    await eventually("gw-b answers too", 30_000, async () =>
+      (await plane.explain("do1", PARTNER)).candidates.some(({ node, why }) => node === "10.116.0.12" && why === "LowerPreference")
+        ? true
+        : undefined,
+    );
     const stream = await plane.lab.startGapStream({ from: "do1", to: PARTNER, protocol: "udp", intervalMs: 10 });
     await plane.lab.fail("node", "gw-a");
     await byRouter("gw-b");
     const report = await stream.stop();
-    console.log(`gw-a to gw-b: ${report.longestGapMs} ms`);
-    expect(report.gaps.at(-1)).toSatisfy(([from, length]: [number, number]) => from + length < report.sent * 10);
+    // One outage, between packets that were answered; an ARP entry that dies takes several seconds, and probes do not wait for it.
+    expect(report.rttMs).toBeDefined();
+    expect(report.gaps[0]?.[0]).toBeGreaterThan(0);
+    expect(report.longestGapMs / (INTERVAL_MS * THRESHOLD)).toBeLessThan(2.5);
     await plane.lab.heal();
     await byRouter("gw-a");
   });

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { GatewayHealth, UplinkCheck } from "../../../mesh/model/health.ts";
 import type { PathId, ServePlan } from "../../../mesh/model/plan.ts";
 import type { IpAddress } from "../../../mesh/model/scalars.ts";
+import { createCheck, type Check } from "../../../node-agent/probe/check.ts";
 import { monotonic } from "../../../node-agent/probe/clock.ts";
 import { createLanMonitor } from "../../../node-agent/probe/lan-health.ts";
 import { createPing, spawnLines, type SpawnLines } from "../../../node-agent/probe/ping.ts";
@@ -159,10 +160,82 @@ describe("LAN gateways", () => {
   });
 });
 
+describe("an ICMP check", () => {
+  const CONFIG = { intervalMs: 60_000, threshold: 3, holdDownMs: 0 };
+  /** A check whose `ping` says what the test says; its interval is so long that nothing but the lines is judged. */
+  function scripted(config = CONFIG): { check: Check; say: (line: string) => void; restart: () => Promise<void> } {
+    let starts = 0;
+    let say: (line: string) => void = () => {};
+    let restart: () => void = () => {};
+    const spawn: SpawnLines = (_cmd, _args, onLine, onExit) => {
+      starts++;
+      say = onLine;
+      restart = () => onExit("exit status 1");
+      return { close() {} };
+    };
+    const check = createCheck({ type: "icmp", address: "192.0.2.1" }, config, { spawn, clock: monotonic }, () => {});
+    cleanups.push(() => check.close());
+    return {
+      check,
+      say: (line) => say(line),
+      restart: async () => {
+        const before = starts;
+        restart();
+        await eventually(() => expect(starts).toBeGreaterThan(before));
+      },
+    };
+  }
+  const reply = (seq: number, ms = 0.4): string => `24 bytes from 192.0.2.1: icmp_seq=${seq & 0xffff} ttl=64 time=${ms} ms`;
+  const late = (seq: number): string => `no answer yet for icmp_seq=${seq & 0xffff}`;
+
+  test("goes down with the third request in a row that nobody answered, in the moment in which `ping` says so", () => {
+    const { check, say } = scripted();
+    for (const line of [reply(1), late(2), reply(3), late(4), late(5)]) say(line);
+    expect(check.health.verdict).toBe("Up");
+    say("From 192.0.2.9 icmp_seq=6 Destination Host Unreachable");
+    expect(check.health.verdict).toBe("Down");
+  });
+
+  test("takes the round trip from `ping`, not from when its line was read", async () => {
+    const { check, say } = scripted({ ...CONFIG, intervalMs: 100 });
+    say(reply(1, 7.5));
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    say(reply(2, 7.5));
+    expect(check.health.srttMs).toBeCloseTo(7.5, 1);
+  });
+
+  test("an answer that comes after the next request proves life", () => {
+    const { check, say } = scripted();
+    for (const line of [reply(1), late(2), late(3), reply(2), late(4), late(5)]) say(line);
+    expect(check.health.verdict).toBe("Up");
+  });
+
+  test("goes on where the numbers of `ping` begin anew, by wrapping round or by a new `ping`", async () => {
+    const { check, say, restart } = scripted();
+    for (const line of [reply(65_534), reply(65_535), late(65_536), late(65_537), reply(65_538), late(65_539), late(65_540)]) say(line);
+    expect(check.health.verdict).toBe("Up");
+    await restart();
+    expect(check.health.missed).toBe(2);
+    say(reply(1));
+    expect(check.health.missed).toBe(0);
+    for (const line of [late(2), late(3), late(4)]) say(line);
+    expect(check.health.verdict).toBe("Down");
+  });
+
+  test("goes down when `ping` says nothing at all", async () => {
+    const { check, say } = scripted({ ...CONFIG, intervalMs: 20 });
+    say(reply(1));
+    expect(check.health.verdict).toBe("Up");
+    await eventually(() => expect(check.health.verdict).toBe("Down"));
+  });
+});
+
 describe("the real ping", () => {
+  const QUIET = { onStart: () => {}, onReply: () => {}, onLate: () => {} };
+
   test("its replies are heard while it runs, and it ends when closed", async () => {
     let replies = 0;
-    const ping = createPing({ spawn: spawnLines, address: "127.0.0.1", intervalMs: 50, onReply: () => replies++ });
+    const ping = createPing({ ...QUIET, spawn: spawnLines, address: "127.0.0.1", intervalMs: 50, onReply: () => replies++ });
     cleanups.push(() => ping.close());
     await eventually(() => expect(replies).toBeGreaterThan(3));
     ping.close();
@@ -178,7 +251,7 @@ describe("the real ping", () => {
       setImmediate(() => onExit("exit status 2"));
       return { close() {} };
     };
-    const ping = createPing({ spawn, address: "192.0.2.1", intervalMs: 100, onReply: () => {} });
+    const ping = createPing({ ...QUIET, spawn, address: "192.0.2.1", intervalMs: 100 });
     cleanups.push(() => ping.close());
     await eventually(() => expect(starts.length).toBe(4));
     const pauses = starts.slice(1).map((at, i) => at - starts[i]!);
