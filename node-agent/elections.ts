@@ -55,8 +55,16 @@ export function deadLinks(links: Links, health: Health): ReadonlySet<NodeName> {
 }
 
 const Reasons = z.custom<Reason>((value) => typeof value === "string" && value in REASONS);
+const Draining = z.object({ node: NodeName, since: z.number().optional(), until: z.number() });
+const Path = z.object({
+  active: z.array(NodeName),
+  reason: Reasons,
+  since: z.number(),
+  order: z.array(NodeName).optional(),
+  draining: z.array(Draining).optional(),
+});
 const Stored = z.object({
-  paths: z.record(z.string(), z.object({ active: z.array(NodeName), reason: Reasons, since: z.number(), order: z.array(NodeName).optional() })),
+  paths: z.record(z.string(), Path),
   lans: z.record(z.string(), z.object({ gateways: z.array(IpAddress), reason: Reasons, since: z.number() })),
 });
 
@@ -66,13 +74,23 @@ export function formatElections({ paths, lans }: Elections, wall: (at: number) =
     paths: Object.fromEntries(
       [...paths]
         .filter(([, one]) => one.active.length > 0)
-        .map(([id, { active, reason, since, order }]) => [
+        .map(([id, { active, reason, since, order, draining }]) => [
           id,
-          { active, reason, since: Math.round(wall(since)), ...(order === undefined ? {} : { order }) },
+          {
+            active,
+            reason,
+            since: Math.round(wall(since)),
+            ...(order === undefined ? {} : { order }),
+            ...(draining.length === 0 ? {} : { draining: draining.map((one) => shifted(one, (at) => Math.round(wall(at)))) }),
+          },
         ]),
     ),
     lans: Object.fromEntries([...lans].map(([id, { gateways, reason, since }]) => [id, { gateways, reason, since: Math.round(wall(since)) }])),
   });
+}
+
+function shifted({ node, since, until }: z.infer<typeof Draining>, to: (at: number) => number): Choice["draining"][number] {
+  return { node, ...(since === undefined ? {} : { since: to(since) }), until: to(until) };
 }
 
 /** Choices of an earlier run, as previous choices for the first election: a restart moves nothing (I2). */
@@ -81,9 +99,14 @@ export function parseElections(value: unknown, now: number, wall: (at: number) =
   const offset = wall(0);
   return {
     paths: new Map(
-      Object.entries(stored.paths).map(([id, { active, reason, since, order }]) => [
+      Object.entries(stored.paths).map(([id, { active, reason, since, order, draining = [] }]) => [
         id as PathId,
-        { ...adoptedChoice(active, Math.min(now, since - offset)), reason, ...(order === undefined ? {} : { order }) },
+        {
+          ...adoptedChoice(active, Math.min(now, since - offset)),
+          reason,
+          ...(order === undefined ? {} : { order }),
+          draining: draining.map((one) => shifted(one, (at) => at - offset)),
+        },
       ]),
     ),
     lans: new Map(
@@ -105,7 +128,8 @@ export function adoptElections(plan: Plan, observed: KernelState, links: Links, 
   const ids = [...plan.paths.keys()].filter((id) => !serves(plan, id));
   for (const [id, slot] of pathSlots(ids)) {
     const active = (observed.nexthops.get(slot)?.group ?? []).flatMap((member) => nodeOf.get(member) ?? []);
-    if (active.length > 0 && !sameMembers(active, paths.get(id)?.active)) paths.set(id, adoptedChoice(active, now));
+    if (active.length > 0 && !sameMembers(active, paths.get(id)?.active))
+      paths.set(id, { ...adoptedChoice(active, now), draining: paths.get(id)?.draining ?? [] });
   }
   const lans = new Map(stored.lans);
   const byDestination = new Map(

@@ -169,7 +169,12 @@ function drainingAfter({ id, path, links, previous, now }: PathInput, active: re
   const all = [...previous.draining, ...left].map((one) =>
     one.since === undefined ? one : { node: one.node, since: one.since, until: one.since + timeoutOf(one.node) },
   );
-  return all.filter(({ node, until }) => until > now && !active.includes(node) && isAlive(tierOf(id, links.get(node))));
+  return all.filter(({ node, until }) => until > now && !active.includes(node) && keepsFlows(id, links.get(node)));
+}
+
+/** After a restart a link is not heard yet: its flows stay where they are (I2). */
+function keepsFlows(id: PathId, link: LinkView | undefined): boolean {
+  return link === undefined || tierOf(id, link) <= TIER.Unheard;
 }
 
 function rejectedBy(input: PathInput, candidates: readonly Candidate[], active: readonly NodeName[]): Rejected[] {
