@@ -24,6 +24,7 @@ import { createJoinService } from "./join/service.ts";
 import { createMetrics } from "./metrics.ts";
 import { startTimers } from "./timers.ts";
 import { openAuthority } from "./pki/authority.ts";
+import { openSeals } from "./pki/seals.ts";
 import { openEvents } from "./reconcile/events.ts";
 import { keepFacts } from "./reconcile/facts.ts";
 import { NETWORK } from "./reconcile/keys.ts";
@@ -98,7 +99,7 @@ export async function runController(options: ControllerOptions): Promise<Running
     stack.defer(() => events.close());
     const contacts = (await store.notes("contact/")) as ReadonlyMap<string, NodeContact>;
     const reports = createReports(new Map([...contacts].map(([key, contact]) => [key.slice("contact/".length), contact])));
-    const hub = createHub({ network: NETWORK, format: PLAN_FORMAT, now });
+    const hub = createHub({ network: NETWORK, format: PLAN_FORMAT, now, sealOf: (revision) => recovery.sealOf(revision) });
     const status = keepStatus({ mirror, reports, output: () => hub.output, now });
     const facts = keepFacts({ store, mirror, onFailure: failed("facts cannot be saved") });
     stack.defer(() => facts.close());
@@ -109,6 +110,7 @@ export async function runController(options: ControllerOptions): Promise<Running
       events,
       now,
       newUid,
+      seals: openSeals(places.pki),
       surplus: () => hub.surplus(),
       probe: () => hub.probeSurplus(),
       ...(options.recoveryQuietMs === undefined ? {} : { quietMs: options.recoveryQuietMs }),

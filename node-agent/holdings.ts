@@ -77,13 +77,13 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
       // A change of a view that was never filled cannot be applied: ask for the content.
       if (held === undefined) return { holdings, send: [emptyBuckets(message.v)], changed: false };
       const view = applyPutDelete(held.view, Object.entries(message.p ?? {}), holdings.guarded ? [] : (message.d ?? []));
-      return changedTo(holdings, message.v, { r: Math.max(held.r, message.r), view }, message.r);
+      return changedTo(holdings, message.v, { r: Math.max(held.r, message.r), view }, message);
     }
     case "fill": {
       const before = holdings.views.get(message.v)?.view ?? createView();
       const put = Object.entries(message.p);
       const view = holdings.guarded ? applyPutDelete(before, put) : applyFill(before, message.b, put);
-      return changedTo(holdings, message.v, { r: message.r, view }, message.r);
+      return changedTo(holdings, message.v, { r: message.r, view }, message);
     }
     case "views": {
       const missing = message.add.filter((id) => !holdings.views.has(id));
@@ -129,12 +129,15 @@ function receiveHello(holdings: Holdings, hello: Extract<ControllerMessage, { t:
   return { holdings: { seen, views, awaiting: new Set(missing), guarded, unnamed }, send: [], changed: views.size !== holdings.views.size };
 }
 
-/** `revision` is what the controller said: a view that is held from before a restore may carry a higher one. */
-function changedTo(holdings: Holdings, id: string, held: HeldView, revision: number): Received {
+/** `r` is what the controller said: a view that is held from before a restore may carry a higher one. */
+function changedTo(holdings: Holdings, id: string, held: HeldView, { r, s }: { readonly r: number; readonly s?: string | undefined }): Received {
   const { seen } = holdings;
   const views = new Map(holdings.views).set(id, held);
   const awaiting = new Set([...holdings.awaiting].filter((one) => one !== id));
-  const further = seen === undefined || holdings.guarded ? seen : { ...seen, revision: Math.max(seen.revision, revision) };
+  const further =
+    seen === undefined || holdings.guarded || r <= seen.revision
+      ? seen
+      : { lineage: seen.lineage, epoch: seen.epoch, revision: r, ...(s === undefined ? {} : { seal: s }) };
   return { holdings: { ...holdings, seen: further, views, awaiting }, send: [], changed: true };
 }
 

@@ -8,7 +8,7 @@ import { OPEN_BODY_LIMIT, remoteAddress } from "./http.ts";
 import type { Services } from "./services.ts";
 
 export function joinRoutes(app: FastifyInstance, services: Services): void {
-  const { joins, planner, hub, authority, store, mirror, events, audit } = services;
+  const { joins, planner, hub, authority, store, mirror, events, audit, recovery } = services;
 
   async function answer(request: FastifyRequest, reply: FastifyReply, withToken: boolean): Promise<FastifyReply> {
     const parsed = JoinRequest.safeParse(request.body);
@@ -28,7 +28,7 @@ export function joinRoutes(app: FastifyInstance, services: Services): void {
     const head = {
       node: name,
       network: NETWORK,
-      position,
+      position: recovery.sealed(position),
       certificate: joined.certificate,
       roots: authority.roots,
       controllers: compileInput(mirror).controllers,

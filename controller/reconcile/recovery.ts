@@ -10,6 +10,7 @@ import { NO_ALLOCATIONS, type AllocationState } from "../../mesh/net/allocate.ts
 import { readmit } from "../join/readmit.ts";
 import { membershipOf } from "../pki/certificates.ts";
 import type { Principal } from "../pki/principal.ts";
+import type { Seals } from "../pki/seals.ts";
 import type { Store, StoreState } from "../store/types.ts";
 import { commit, type Draft } from "./draft.ts";
 import type { Events } from "./events.ts";
@@ -27,6 +28,10 @@ export interface Recovery {
   supersedes(lineage: string): boolean;
   /** A node connected and is on record. */
   reported(node: NodeName): void;
+  /** The position with the seal that proves it was given out here. */
+  sealed(position: Position): Position;
+  /** The seal under a revision of the store as it stands. */
+  sealOf(revision: number): string;
   /** Nodes that have not reported since the recovery began. */
   missing(): readonly string[];
   /** Ends it: by an admin, or when everybody has reported. */
@@ -41,6 +46,7 @@ export interface RecoveryOptions {
   readonly events: Events;
   readonly now: () => number;
   readonly newUid: () => string;
+  readonly seals: Seals;
   readonly quietMs?: number;
   /** Nodes that hold more than this store knows, with the views; `probe` asks them again. */
   readonly surplus: () => ReadonlyMap<NodeName, readonly string[]>;
@@ -55,7 +61,7 @@ export function isAhead(seen: Position, ours: Position, superseded: ReadonlySet<
   return seen.epoch > ours.epoch || (seen.epoch === ours.epoch && seen.revision > ours.revision);
 }
 
-/** What one recovery may take over from agents. More was never lost: it is made up, and would use the numbers up (I11). */
+/** More than this was never lost: whoever says so is broken or lies (I11). */
 const MAX_LEAD = { epoch: 1_000, revision: 1_000_000_000 };
 
 /** @throws {IsthmusError} `BadRequest` when an agent says that it saw what no store of ours can have reached */
@@ -81,11 +87,9 @@ function leaveGap(draft: Draft): void {
 }
 
 export async function openRecovery(options: RecoveryOptions): Promise<Recovery> {
-  const { store, mirror, events, now, newUid, onChange, quietMs = QUIET_MS } = options;
+  const { store, mirror, events, now, newUid, seals, onChange, quietMs = QUIET_MS } = options;
   let state: StoreState = await store.state();
   let active = state.recovering;
-  /** Where the store stood when the recovery began: leads are measured from here, so that many hellos add nothing up. */
-  let base: Position = state;
   const superseded = new Set([...(await store.notes(SUPERSEDED)).keys()].map((key) => key.slice(SUPERSEDED.length)));
   /** Foreign lineages that were met in this recovery; one by node, so that no node fills the store with them. */
   const foreign = new Map<NodeName, string>();
@@ -96,7 +100,6 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   async function begin(seen: Position, who: string): Promise<void> {
     state = await store.state();
     if (!isAhead(seen, state, superseded)) return;
-    if (!active) base = state;
     const known = seen.lineage === state.lineage ? Math.max(state.epoch, seen.epoch) : state.epoch;
     // Once in Recovery the tokens are void already: an epoch is only given up when somebody saw a higher one.
     const epoch = active && known === state.epoch ? state.epoch : known + 1;
@@ -136,6 +139,16 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     });
   }
 
+  /** What nobody sealed starts nothing: the node keeps what it holds, by its own guard, and all goes on for the others. */
+  function tellUnproven(node: NodeName): void {
+    events.record(undefined, {
+      type: "Warning",
+      reason: "PositionUnproven",
+      message: `${node} says that it saw a newer state than this store holds, which no controller of this network gave out; it is not believed`,
+      about: `node/${node}`,
+    });
+  }
+
   function missing(): string[] {
     return [...mirror.folder(kindFolder("MeshNode")).values()]
       .map((item) => (item.value as Resource<"MeshNode">).metadata.name as string)
@@ -161,18 +174,23 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     },
     async onHello(hello, principal) {
       const stands = await store.state();
-      if (hello.seen !== undefined && isAhead(hello.seen, stands, superseded)) {
-        requireSane(hello.seen, active ? base : stands, hello.node);
-        if (hello.seen.lineage !== stands.lineage) foreign.set(hello.node, hello.seen.lineage);
-        beginning = (beginning ?? Promise.resolve()).then(() => begin(hello.seen as Position, hello.node));
-        await beginning;
+      const { seen } = hello;
+      const proven = seen !== undefined && seals.proves(seen);
+      if (seen !== undefined && isAhead(seen, stands, superseded)) {
+        requireSane(seen, stands, hello.node);
+        if (proven) {
+          if (seen.lineage !== stands.lineage) foreign.set(hello.node, seen.lineage);
+          beginning = (beginning ?? Promise.resolve()).then(() => begin(seen, hello.node));
+          await beginning;
+        } else tellUnproven(hello.node);
       }
       if (principal.kind !== "stranger") return;
       const ours = await store.state();
-      const wasBefore =
-        hello.seen !== undefined && (hello.seen.lineage === ours.lineage ? hello.seen.epoch < ours.epoch : superseded.has(hello.seen.lineage));
+      const wasBefore = proven && (seen.lineage === ours.lineage ? seen.epoch < ours.epoch : superseded.has(seen.lineage));
       if (active || wasBefore) await takeBack(hello, principal);
     },
+    sealed: (position) => ({ ...position, seal: seals.seal(position) }),
+    sealOf: (revision) => seals.seal({ lineage: state.lineage, epoch: state.epoch, revision }),
     supersedes: (lineage) => superseded.has(lineage),
     reported: (node) => void reported.add(node),
     missing,

@@ -142,7 +142,12 @@ export function createAgents(options: AgentsOptions): Agents {
     connections.set(hello.node, connection);
     sessions.set(hello.node, session);
     const { recovering: _, ...position } = await store.state();
-    hub.attach(session, hello, position, hello.seen !== undefined && recovery.supersedes(hello.seen.lineage) ? [hello.seen.lineage] : []);
+    hub.attach(
+      session,
+      hello,
+      recovery.sealed(position),
+      hello.seen !== undefined && recovery.supersedes(hello.seen.lineage) ? [hello.seen.lineage] : [],
+    );
     reports.touch(hello.node, { connected: true, lastSeen: now(), version: hello.version, bootId: hello.bootId });
     facts.seen(hello.node, address);
     recovery.reported(hello.node);

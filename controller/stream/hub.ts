@@ -52,7 +52,15 @@ interface CatchUp {
   readonly held: { readonly r: number; readonly h: string } | undefined;
 }
 
-export function createHub(options: { readonly network: string; readonly format: number; readonly now: () => number }): Hub {
+export interface HubOptions {
+  readonly network: string;
+  readonly format: number;
+  readonly now: () => number;
+  /** The seal under a revision of the store as it stands. */
+  readonly sealOf: (revision: number) => string;
+}
+
+export function createHub(options: HubOptions): Hub {
   const live = new Map<string, LiveView>();
   const holders = new Map<string, Set<Receiver>>();
   const receivers = new Map<NodeName, Set<Receiver>>();
@@ -152,10 +160,10 @@ export function createHub(options: { readonly network: string; readonly format: 
         const view = live.get(id);
         const data = next.views.get(id);
         if (data === undefined) live.delete(id);
-        else if (view === undefined) live.set(id, createLiveView(id, data, revision));
+        else if (view === undefined) live.set(id, createLiveView(id, data, revision, options.sealOf));
         else send(id, view, change);
       }
-      for (const [id, data] of next.views) if (!live.has(id)) live.set(id, createLiveView(id, data, revision));
+      for (const [id, data] of next.views) if (!live.has(id)) live.set(id, createLiveView(id, data, revision, options.sealOf));
       for (const [node, set] of receivers) {
         const wanted = next.audience.get(node);
         // A node that is gone is told so by whoever took it out; it is not told to drop its plan.

@@ -34,7 +34,8 @@ export interface LiveView {
   fill(theirs: readonly string[]): Frames | undefined;
 }
 
-export function createLiveView(id: string, data: ViewData, at: number): LiveView {
+/** @param sealOf the seal under a revision, for the agents to show */
+export function createLiveView(id: string, data: ViewData, at: number, sealOf: (revision: number) => string | undefined = () => undefined): LiveView {
   let state: ViewState = createView(data);
   let revision = at;
   let hash = viewHash(state);
@@ -45,8 +46,18 @@ export function createLiveView(id: string, data: ViewData, at: number): LiveView
   /** Merged deltas by their place in the log, made once for all agents that return between two changes. */
   let merged = new Map<number, Frames>();
   const json = (): string => (text ??= JSON.stringify(Object.fromEntries(state.data)));
+  const sealed = (r: number): { r: number; s?: string } => {
+    const s = sealOf(r);
+    return s === undefined ? { r } : { r, s };
+  };
   const delta = ({ put, delete: gone }: ViewChange, r: number): Frames =>
-    messageFrames({ t: "delta", v: id, r, ...(put.size === 0 ? {} : { p: Object.fromEntries(put) }), ...(gone.length === 0 ? {} : { d: gone }) });
+    messageFrames({
+      t: "delta",
+      v: id,
+      ...sealed(r),
+      ...(put.size === 0 ? {} : { p: Object.fromEntries(put) }),
+      ...(gone.length === 0 ? {} : { d: gone }),
+    });
   return {
     id,
     get revision() {
@@ -71,7 +82,7 @@ export function createLiveView(id: string, data: ViewData, at: number): LiveView
       return delta(change, to);
     },
     json,
-    full: () => (frame ??= textFrames(`{"t":"fill","v":${JSON.stringify(id)},"r":${revision},"p":${json()}}`)),
+    full: () => (frame ??= textFrames(`${JSON.stringify({ t: "fill", v: id, ...sealed(revision) }).slice(0, -1)},"p":${json()}}`)),
     since(h) {
       if (h === hash) return "current";
       const exact = log.findLastIndex(({ before }) => before === h);
@@ -89,7 +100,7 @@ export function createLiveView(id: string, data: ViewData, at: number): LiveView
     fill(theirs) {
       const buckets = differingBuckets(bucketHashes(state), theirs);
       if (buckets.length === 0) return undefined;
-      return messageFrames({ t: "fill", v: id, r: revision, b: buckets, p: Object.fromEntries(entriesInBuckets(state, buckets)) });
+      return messageFrames({ t: "fill", v: id, ...sealed(revision), b: buckets, p: Object.fromEntries(entriesInBuckets(state, buckets)) });
     },
   };
 }

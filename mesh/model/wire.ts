@@ -11,11 +11,15 @@ export const PLAN_FORMAT = 1;
 /** No epoch and no revision passes it: far beyond any use, and far below where adding one stops changing a number. */
 export const MAX_POSITION = 2 ** 48;
 
+const Seal = z.string().max(64);
+
 /** Where a store stands. `lineage` names the store, `epoch` is raised by every restore or recovery. */
 export const Position = z.object({
   lineage: z.string().max(64),
   epoch: z.int().min(0).max(MAX_POSITION),
   revision: z.int().min(0).max(MAX_POSITION),
+  /** By which a controller knows again what a controller gave out. */
+  seal: Seal.optional(),
 });
 export type Position = z.infer<typeof Position>;
 
@@ -152,6 +156,8 @@ export const ViewDelta = z.object({
   t: z.literal("delta"),
   v: z.string(),
   r: z.int(),
+  /** Seal of the position with revision `r`. */
+  s: Seal.optional(),
   p: z.record(z.string(), z.unknown()).optional(),
   d: z.array(z.string()).optional(),
 });
@@ -162,6 +168,7 @@ export const ViewBuckets = z.object({
   t: z.literal("fill"),
   v: z.string(),
   r: z.int(),
+  s: Seal.optional(),
   b: z.array(z.int()).optional(),
   p: z.record(z.string(), z.unknown()),
 });

@@ -35,6 +35,18 @@ describe("messages of a healthy controller", () => {
     expect(held.seen).toEqual({ ...AT, revision: 11 });
   });
 
+  test("the seal of the furthest position is kept and shown, and never one of another position", () => {
+    const seen = (held: Holdings): Position | undefined => {
+      const said = helloOf(held, { node: "a", version: "", bootId: "", machineId: "" });
+      return said.t === "hello" ? said.seen : undefined;
+    };
+    const held = after(HELD, hello({ at: { ...AT, seal: "ten" } }));
+    expect(seen(held)).toEqual({ ...AT, seal: "ten" });
+    expect(seen(after(held, { t: "delta", v: "mesh", r: 12, s: "twelve", p: { x: 1 } }))).toEqual({ ...AT, revision: 12, seal: "twelve" });
+    expect(seen(after(held, { t: "fill", v: "mesh", r: 9, s: "nine", p: { x: 1 } }))).toEqual({ ...AT, seal: "ten" });
+    expect(seen(after(held, { t: "fill", v: "mesh", r: 12, p: { x: 1 } }))).toEqual({ ...AT, revision: 12 });
+  });
+
   test("a view that is no longer ours is dropped, by hello and by word", () => {
     expect(after(HELD, hello({ views: ["mesh", "node/a"] })).views.has("egress/web")).toBe(false);
     expect(after(HELD, hello(), { t: "views", add: ["subnet/dc1"], drop: ["egress/web"] })).toMatchObject({ awaiting: new Set(["subnet/dc1"]) });
