@@ -39,6 +39,7 @@ import { createReporter } from "./report.ts";
 import { failuresById, moveEvents, resultsOf } from "./results.ts";
 import { createSession } from "./session.ts";
 import { serveSocket } from "./socket.ts";
+import { createStarting, NO_PLAN_YET } from "./starting.ts";
 import { type AgentStatus, dataPlaneStatus, type NodeCondition } from "./status.ts";
 import { VERSION } from "./version.ts";
 
@@ -89,6 +90,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     else conditions.set(type, { type, status: "True", reason, message: message.slice(0, 1024) });
     reporter.set({ conditions: [...conditions.values()].toSorted((a, b) => (a.type < b.type ? -1 : 1)) });
   };
+  const starting = createStarting();
   const reporter = createReporter((message) => session.send(message), Date.now);
 
   // ── the plan ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,6 +230,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     onReach({ observed, fresh, lost, noPath }) {
       const handshakes = { peers: fresh.length + lost.length, fresh: fresh.length, ...(lost.length === 0 ? {} : { lost: lost.slice(0, 20) }) };
       reporter.set({ observed: Object.fromEntries(observed), handshakes });
+      const silent = lost.filter((node) => !noPath.includes(node));
+      condition("Starting", "Handshakes", starting.look(silent, performance.now()));
       const names = noPath.slice(0, 20).join(", ");
       condition(
         "NoPathTo",
@@ -427,6 +431,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       "keys and plan were made on another machine: nothing starts before a controller agrees. If this is a copy, run `isthmus cleanup` and join under another name",
     );
   }
+  condition("Starting", "NoPlan", NO_PLAN_YET);
   if (cache.state === "read") takeHoldings(cache.holdings, false);
   const onKernel = (what: string): void => {
     reconciler.wake("kernel");
