@@ -6,9 +6,8 @@ import type { GlobalFlags } from "../cli.ts";
 import { apiPath, type Client } from "../client.ts";
 import { connect } from "../connect.ts";
 import type { Io } from "../io.ts";
-import { shortName } from "../kinds.ts";
 import { step } from "../progress.ts";
-import { type AnyObject, condition, strings, text } from "../render/objects.ts";
+import { type AnyObject, condition, text } from "../render/objects.ts";
 import { ageText } from "../render/time.ts";
 import { spanMs } from "../span.ts";
 
@@ -45,35 +44,25 @@ export async function uncordon(io: Io, nodes: readonly string[], flags: GlobalFl
 }
 
 /**
- * New flows leave at once; old ones have until the drain timeout. Nobody counts the flows of every node here, so a drain is
- * over when no intent uses the node any more and the longest timeout has passed since, or as soon as the node says so.
+ * New flows leave at once; old ones have until the drain timeout, or until the node sees none any more. The controller knows
+ * when that is: its word is the condition `Drained`.
  */
 async function untilDrained(io: Io, client: Client, node: string, given: string | undefined): Promise<void> {
   using progress = step(io, `draining ${node}`);
   const begun = io.now();
-  let left: number | undefined;
   while (!io.signal.aborted) {
-    const [object, egress, routes] = await Promise.all([
-      getObject(client, "MeshNode", node),
-      listObjects(client, "EgressGateway"),
-      listObjects(client, "MeshRoute"),
-    ]);
-    if (condition(object, "Drained")?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
-    const users = [...egress.items, ...routes.items].filter((intent) => strings(intent, "status", "active").includes(node));
-    const names = users.map((intent) => `${shortName(intent.kind)}/${intent.metadata.name}`);
+    const [object, egress] = await Promise.all([getObject(client, "MeshNode", node), listObjects(client, "EgressGateway")]);
+    const drained = condition(object, "Drained");
+    if (drained?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
+    const why = drained?.message ?? "the controller has not said anything of it yet";
     const timeout = spanMs(given ?? (text(object, "spec", "drainTimeout") || longest(egress.items)), "--timeout");
-    if (users.length > 0) {
-      left = undefined;
-      progress.say(`draining ${node}: still used by ${names.join(", ")}`);
-      if (io.now() - begun > timeout + GRACE_MS)
-        throw new IsthmusError("Timeout", `${node} still carries ${names.join(", ")}`, {
-          remedy: `Is there another healthy gateway? See \`isthmus describe ${names[0]}\`. The node stays cordoned; \`isthmus uncordon ${node}\` takes that back.`,
-        });
-    } else {
-      left ??= io.now() + timeout;
-      if (io.now() >= left) return progress.done(`${node} is drained; it can be rebooted`);
-      progress.say(`draining ${node}: new flows use other gateways; old ones have ${ageText(left - io.now())} left`, "quiet");
-    }
+    if (io.now() - begun > timeout + GRACE_MS)
+      throw new IsthmusError("Timeout", `${node} is not drained: ${why}`, {
+        remedy: `Is there another healthy gateway, and are those nodes connected? See \`isthmus describe node ${node}\`. The node stays cordoned; \`isthmus uncordon ${node}\` takes that back.`,
+      });
+    const left = begun + timeout - io.now();
+    if (drained?.reason !== "FlowsLeft") progress.say(`draining ${node}: ${why}`);
+    else progress.say(`draining ${node}: new flows use other gateways; old ones have ${ageText(Math.max(0, left))} left`, "quiet");
     await new Promise((done) => setTimeout(done, POLL_MS));
   }
 }

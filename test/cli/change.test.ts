@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { fakeController, type FakeController } from "./fake-controller.ts";
+import { fakeController, type FakeController, type Stored } from "./fake-controller.ts";
 import { isthmus, NOW, type Ran, type RunOptions } from "./run.ts";
 
 let controller: FakeController;
@@ -278,19 +278,37 @@ describe("explain", () => {
 });
 
 describe("drain", () => {
-  it("waits until no intent uses the node and the timeout has passed", async () => {
-    controller.put({
-      apiVersion: "isthmus.dev/v1alpha1",
-      kind: "MeshNode",
-      metadata: { name: "do1" },
-      spec: { site: "do" },
-      status: { connected: true },
-    });
-    const { status, err } = await go(["drain", "do1", "--timeout", "0s"]);
+  const draining = (status: "True" | "False", reason: string, message: string): Stored => ({
+    apiVersion: "isthmus.dev/v1alpha1",
+    kind: "MeshNode",
+    metadata: { name: "do1" },
+    spec: { site: "do" },
+    status: { connected: true, conditions: [{ type: "Drained", status, reason, message }] },
+  });
+  /** A clock that is a second further at each look. */
+  const ticking = (): (() => number) => {
+    let now = NOW;
+    return () => (now += 1_000);
+  };
+
+  it("waits until the controller says that the node is drained, however short the timeout", async () => {
+    controller.put(draining("False", "InUse", "still used by datacenter1"));
+    const gone = go(["drain", "do1", "--timeout", "0s"], { clock: () => NOW });
+    await expect.poll(() => controller.reads.filter((path) => path.includes("meshnodes/do1")).length).toBeGreaterThan(2);
+    controller.put(draining("True", "NotUsed", "nothing uses it any more"));
+    const { status, err } = await gone;
     expect(status).toBe(0);
+    expect(err).toContain("draining do1: still used by datacenter1");
     expect(err).toContain("do1 is drained; it can be rebooted");
     expect(controller.writes).toEqual(["POST /v1/nodes/do1/drain"]);
     expect((await go(["uncordon", "do1"])).out).toBe("node do1 uncordoned\n");
+  });
+
+  it("gives up some time after the timeout, and says who still uses the node", async () => {
+    controller.put(draining("False", "InUse", "still used by datacenter1"));
+    const { status, err } = await go(["drain", "do1", "--timeout", "2s"], { clock: ticking() });
+    expect(status).toBe(6);
+    expect(err).toMatch(/do1 is not drained: still used by datacenter1[^]*isthmus uncordon do1/);
   });
 
   it("refuses a timeout that is none", async () => {

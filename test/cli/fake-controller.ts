@@ -23,6 +23,8 @@ export interface FakeController extends AsyncDisposable {
   readonly events: EventRecord[];
   /** Every request that changed something: `POST /v1/apply`. */
   readonly writes: string[];
+  /** Paths that were read. */
+  readonly reads: string[];
   readonly bodies: unknown[];
   diff: NodeDiff[];
   explanation: unknown;
@@ -43,6 +45,7 @@ export async function fakeController(now: () => number): Promise<FakeController>
     objects: new Map(),
     events: [],
     writes: [],
+    reads: [],
     bodies: [],
     diff: [],
     explanation: undefined,
@@ -76,7 +79,8 @@ export async function fakeController(now: () => number): Promise<FakeController>
     const url = new URL(request.url ?? "/", "http://fake");
     const [, , what = "", plural = "", name, more] = url.pathname.split("/").map(decodeURIComponent);
     const body = await read(request);
-    if (request.method !== "GET") {
+    if (request.method === "GET") fake.reads.push(url.pathname);
+    else {
       fake.writes.push(`${request.method} ${url.pathname}${url.search}`);
       fake.bodies.push(body);
     }

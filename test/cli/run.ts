@@ -11,6 +11,8 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly stdin?: string;
   readonly now?: number;
+  /** A clock that goes, instead of `now`. */
+  readonly clock?: () => number;
   readonly tty?: boolean;
   readonly signal?: AbortSignal;
   readonly onOut?: (soFar: string) => void;
@@ -32,7 +34,7 @@ export async function isthmus(argv: readonly string[], options: RunOptions = {})
     env: { HOME: "/nonexistent", ISTHMUS_RUN: "/nonexistent", ...options.env },
     outTty: options.tty ?? false,
     errTty: false,
-    now: () => options.now ?? NOW,
+    now: options.clock ?? (() => options.now ?? NOW),
     signal: options.signal ?? new AbortController().signal,
   });
   return { status, out, err };
