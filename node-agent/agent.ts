@@ -263,7 +263,9 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       await pause(FLOWS_MS, signal);
       const drained = plan?.self.drain !== undefined && isGateway({ plan }) ? plan : undefined;
       const flows = drained === undefined ? undefined : await kernel.clientFlows(returnMark(drained.network), ownAddresses());
-      quiet = flows === 0 ? quiet + 1 : 0;
+      // A look that failed says nothing.
+      if (drained === undefined || (flows ?? 0) > 0) quiet = 0;
+      else if (flows === 0) quiet++;
       condition("NoFlows", "NoFlows", quiet < QUIET_LOOKS ? undefined : "no flow of a client goes through this node");
     }
   };
