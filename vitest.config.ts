@@ -1,4 +1,6 @@
 import { defineConfig } from "vitest/config";
+import { patient } from "./lab/patience.ts";
+import { IN_MACHINE, WITH_MACHINE } from "./tools/vm/suites.ts";
 
 /**
  * Unit and property tests run side by side. What makes namespaces, processes or timing-sensitive traffic (`lab`,
@@ -16,21 +18,26 @@ const SYSTEM = [
 const LONG = ["drain", "drift", "intents", "lost-writes", "reach", "stall"].map((name) => `test/system/${name}.test.ts`);
 const skipped = process.env["ISTHMUS_TEST_LONG"] === "1" ? [] : LONG;
 
+/** `isthmus test kernel` runs one half in a virtual machine and the other beside it; neither is part of `isthmus test`. */
+const VIRTUAL = { machine: IN_MACHINE, beside: WITH_MACHINE }[process.env["ISTHMUS_TEST_KERNEL"] ?? ""];
+const inTurn = { testTimeout: patient(180_000), hookTimeout: patient(180_000), fileParallelism: false };
+
 export default defineConfig({
   test: {
-    projects: [
-      { test: { name: "unit", include: ["test/**/*.test.ts"], exclude: SYSTEM, testTimeout: 60_000, hookTimeout: 60_000 } },
-      {
-        test: {
-          name: "system",
-          include: SYSTEM,
-          exclude: skipped,
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
-          fileParallelism: false,
-          sequence: { groupOrder: 1 },
-        },
-      },
-    ],
+    projects:
+      VIRTUAL !== undefined
+        ? [{ test: { name: "kernel", include: [...VIRTUAL], ...inTurn } }]
+        : [
+            {
+              test: {
+                name: "unit",
+                include: ["test/**/*.test.ts"],
+                exclude: [...SYSTEM, "test/kernel/**"],
+                testTimeout: 60_000,
+                hookTimeout: 60_000,
+              },
+            },
+            { test: { name: "system", include: SYSTEM, exclude: skipped, ...inTurn, sequence: { groupOrder: 1 } } },
+          ],
   },
 });

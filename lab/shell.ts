@@ -1,6 +1,7 @@
 /** Running commands for the lab. */
 import { execa } from "execa";
 import { IsthmusError } from "../mesh/errors.ts";
+import { patient } from "./patience.ts";
 
 export interface RunOptions {
   readonly input?: string;
@@ -35,7 +36,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   const [command, ...args] = argv as [string, ...string[]];
   const result = await execa(command, args, {
     reject: false,
-    timeout: options.timeoutMs ?? 30_000,
+    timeout: patient(options.timeoutMs ?? 30_000),
     killSignal: "SIGKILL",
     stripFinalNewline: false,
     ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }),
@@ -90,19 +91,19 @@ export interface Waiting {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Asks until the answer is not undefined. @throws IsthmusError `Timeout` saying what was waited for. */
+/** Asks until the answer is not undefined, as long as `patient` says. @throws IsthmusError `Timeout` saying what was waited for. */
 export async function eventually<T>(
   what: string,
   deadlineMs: number,
   ask: () => Promise<T | undefined> | T | undefined,
   waiting: Waiting = {},
 ): Promise<T> {
-  const end = performance.now() + deadlineMs;
+  const end = performance.now() + patient(deadlineMs);
   for (;;) {
     waiting.signal?.throwIfAborted();
     const answer = await ask();
     if (answer !== undefined) return answer;
-    if (performance.now() > end) throw new IsthmusError("Timeout", `${what}: not within ${deadlineMs} ms`);
+    if (performance.now() > end) throw new IsthmusError("Timeout", `${what}: not within ${patient(deadlineMs)} ms`);
     await new Promise((wake) => setTimeout(wake, waiting.everyMs ?? 10));
   }
 }

@@ -5,6 +5,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AgentStatus } from "../../node-agent/status.ts";
+import { patient } from "../../lab/patience.ts";
 
 export const isRoot = process.getuid?.() === 0;
 
@@ -140,15 +141,15 @@ export function askUnix(socketPath: string, method: string, path: string, body?:
 
 /** Tries until it holds; the last failure is the reason. */
 export async function eventually<T>(withinMs: number, what: string, attempt: () => Promise<T> | T): Promise<T> {
-  const deadline = performance.now() + withinMs;
+  const deadline = performance.now() + patient(withinMs);
   for (;;) {
     try {
       const found = await attempt();
       if (found !== false && found !== undefined) return found;
-      if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
+      if (performance.now() > deadline) throw new Error(`not within ${patient(withinMs)} ms: ${what}`);
     } catch (error) {
       if (performance.now() > deadline)
-        throw new Error(`not within ${withinMs} ms: ${what}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+        throw new Error(`not within ${patient(withinMs)} ms: ${what}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
     }
     await new Promise((done) => setTimeout(done, 30));
   }

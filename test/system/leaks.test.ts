@@ -6,6 +6,7 @@ import { execa } from "execa";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { netnsName, WORLD } from "../../lab/names.ts";
+import { patient } from "../../lab/patience.ts";
 import { eventually, netnsScript } from "../../lab/shell.ts";
 import { background, INTERNET, type Plane, planeUp, settled, watchLeaks } from "./plane.ts";
 
@@ -18,7 +19,7 @@ let plane: Plane;
 
 beforeAll(async () => {
   plane = await planeUp(NAME);
-}, 120_000);
+}, patient(120_000));
 
 afterAll(async () => plane.down());
 

@@ -7,6 +7,7 @@ import type { Operation } from "../../../mesh/kernel/operations.ts";
 import type { HostFacts, KernelState } from "../../../mesh/kernel/types.ts";
 import type { WgPublicKey } from "../../../mesh/model/scalars.ts";
 import type { ApplyResult, PeerStatus } from "../../../node-agent/drivers/index.ts";
+import { patient } from "../../../lab/patience.ts";
 
 export interface Machine {
   readonly name: string;
@@ -173,11 +174,11 @@ export async function eventually<T>(
   what: string,
   attempt: () => Promise<T | undefined | false> | T | undefined | false,
 ): Promise<T> {
-  const deadline = performance.now() + withinMs;
+  const deadline = performance.now() + patient(withinMs);
   for (;;) {
     const found = await attempt();
     if (found !== undefined && found !== false) return found;
-    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
+    if (performance.now() > deadline) throw new Error(`not within ${patient(withinMs)} ms: ${what}`);
     await new Promise((resolve) => setImmediate(resolve));
   }
 }

@@ -1,6 +1,7 @@
 /** Runs inside a node's namespaces: the drivers, driven over IPC by the test. */
 import { createSocket } from "node:dgram";
 import { connect, createServer, type Socket } from "node:net";
+import { patient } from "../../../lab/patience.ts";
 import { diffKernel } from "../../../mesh/kernel/diff.ts";
 import type { Operation } from "../../../mesh/kernel/operations.ts";
 import type { KernelState } from "../../../mesh/kernel/types.ts";
@@ -38,7 +39,7 @@ function probe({ from, to, port, withinMs }: { from: string; to: string; port: n
       socket.close();
       resolve(answer);
     };
-    const timer = setTimeout(() => done(false), withinMs);
+    const timer = setTimeout(() => done(false), patient(withinMs));
     socket.on("message", (_, sender) => done(sender.address === to));
     socket.on("error", () => undefined);
     socket.bind(port, from, () => socket.send("probe", port, to, (error) => error && done(false)));
@@ -75,7 +76,7 @@ function say({ id, withinMs }: { id: number; withinMs: number }): Promise<string
       socket.removeAllListeners("data").removeAllListeners("close");
       resolve(answer);
     };
-    const timer = setTimeout(() => done("silence"), withinMs);
+    const timer = setTimeout(() => done("silence"), patient(withinMs));
     if (socket.destroyed) return done("reset");
     socket.once("data", (text: string) => done(text.trim()));
     socket.once("close", () => done("reset"));

@@ -67,7 +67,7 @@ describe.runIf(isRoot)("a site's subnet", () => {
       expect(results.filter(({ ok }) => !ok)).toEqual([]);
       expect(await one.difference(desired)).toEqual([]);
     }
-  }, 30_000);
+  });
   afterAll(() => wire.close());
 
   it("is reached by nodes of other sites, translated to the gateway's own LAN address", async () => {

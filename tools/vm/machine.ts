@@ -1,0 +1,149 @@
+/**
+ * A virtual machine under QEMU, its processor emulated: it needs nothing of this machine's kernel. Commands reach it through
+ * QEMU's guest agent, which needs no network.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { randomInt } from "node:crypto";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { ask } from "./channel.ts";
+import type { Image } from "./image.ts";
+
+export interface MachineOptions {
+  readonly image: Image;
+  /** Disk with the working tree. */
+  readonly tree: string;
+  /** For sockets and logs. */
+  readonly folder: string;
+  readonly memoryMb: number;
+  /** Plugged into a tap device of that name, in a network namespace. */
+  readonly network?: { readonly netns: string; readonly tap: string; readonly mac: string };
+  /** What the guest writes to `OUTPUT`, as it comes. */
+  readonly onOutput?: (text: string) => void;
+}
+
+export interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+export interface Machine extends AsyncDisposable {
+  /** Runs a shell script as root. @throws Error when it fails, unless it may */
+  sh(script: string, options?: { readonly timeoutMs?: number; readonly mayFail?: boolean }): Promise<Result>;
+  /** Cuts the power and gives it back; comes back once the guest answers again. Its disk stays. */
+  powerCycle(): Promise<void>;
+  /** Reboots as a user would; the same otherwise. */
+  reboot(): Promise<void>;
+  /** Ends it; idempotent. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Device in the guest whose text comes to `onOutput`. */
+export const OUTPUT = "/dev/virtio-ports/isthmus.output";
+/** An emulated processor boots Debian in 40 s where it has a core of its own. */
+const BOOT_MS = 600_000;
+
+export async function startMachine(options: MachineOptions): Promise<Machine> {
+  const { folder } = options;
+  const [agent, monitor] = [join(folder, "agent.sock"), join(folder, "monitor.sock")];
+  const qemu = spawnQemu(options, agent, monitor);
+  const inGuest = async (execute: string, args: Readonly<Record<string, unknown>>, timeoutMs = 60_000): Promise<unknown> => {
+    const id = randomInt(1, 2 ** 31);
+    return ask(agent, { execute: "guest-sync", arguments: { id } }, (value) => value === id, { execute, arguments: args }, timeoutMs);
+  };
+  const inMonitor = async (execute: string): Promise<unknown> => ask(monitor, { execute: "qmp_capabilities" }, () => true, { execute }, 30_000);
+  const until = async (what: string, holds: () => Promise<boolean>): Promise<void> => {
+    const deadline = performance.now() + BOOT_MS;
+    while (!(await holds().catch(() => false))) {
+      if (qemu.exitCode !== null) throw new Error(`QEMU ended: ${tail(join(folder, "qemu.log"))}`);
+      if (performance.now() > deadline) throw new Error(`${what}: not within ${BOOT_MS / 1000} s\n${tail(join(folder, "console.log"))}`);
+      await delay(500);
+    }
+  };
+  const sh: Machine["sh"] = async (script, { timeoutMs = 120_000, mayFail = false } = {}) => {
+    const start = { path: "/bin/sh", arg: ["-c", script], "capture-output": true };
+    const { pid } = (await inGuest("guest-exec", start)) as { pid: number };
+    const deadline = performance.now() + timeoutMs;
+    for (let wait = 100; ; wait = Math.min(2 * wait, 5_000)) {
+      const status = (await inGuest("guest-exec-status", { pid })) as ExecStatus;
+      if (status.exited) {
+        const result = { code: status.exitcode ?? 128 + (status.signal ?? 0), out: text(status["out-data"]), err: text(status["err-data"]) };
+        if (result.code !== 0 && !mayFail) throw new Error(`in the machine: ${script}\nexit status ${result.code}\n${result.out}${result.err}`);
+        return result;
+      }
+      if (performance.now() > deadline) throw new Error(`in the machine: ${script}\nnot over within ${timeoutMs / 1000} s`);
+      await delay(wait);
+    }
+  };
+  const bootId = async (): Promise<string> => (await sh("cat /proc/sys/kernel/random/boot_id", { timeoutMs: 20_000 })).out;
+  const comeBack = async (before: string): Promise<void> => until("the machine comes back", async () => (await bootId()) !== before);
+  await until("the machine boots", async () => (await sh("true")).code === 0);
+  return {
+    sh,
+    async powerCycle() {
+      const before = await bootId();
+      await inMonitor("system_reset");
+      await comeBack(before);
+    },
+    async reboot() {
+      const before = await bootId();
+      await sh("systemctl reboot", { mayFail: true }).catch(() => {});
+      await comeBack(before);
+    },
+    async [Symbol.asyncDispose]() {
+      if (qemu.exitCode !== null || qemu.signalCode !== null) return;
+      const ended = new Promise((done) => qemu.once("exit", done));
+      qemu.kill("SIGKILL");
+      await ended;
+    },
+  };
+}
+
+interface ExecStatus {
+  readonly exited: boolean;
+  readonly exitcode?: number;
+  readonly signal?: number;
+  readonly "out-data"?: string;
+  readonly "err-data"?: string;
+}
+
+function spawnQemu(options: MachineOptions, agent: string, monitor: string): ChildProcess {
+  const { image, tree, folder, memoryMb, network, onOutput } = options;
+  const accelerator = process.env["ISTHMUS_VM_ACCEL"] ?? "tcg,thread=multi";
+  const disk = (file: string): string[] => ["-drive", `file=${file},if=virtio,format=raw,snapshot=on,cache=unsafe`];
+  const argv = [
+    network === undefined ? [] : ["nsenter", `--net=/run/netns/${network.netns}`],
+    // It ends with the one who started it, however that one ends; and others on this machine come first.
+    ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "10"],
+    ["qemu-system-x86_64", "-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", String(memoryMb)],
+    ["-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci"],
+    ["-kernel", image.kernel, "-initrd", image.initrd, "-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1"],
+    [...disk(image.disk), ...disk(tree)],
+    ["-serial", `file:${join(folder, "console.log")}`, "-qmp", `unix:${monitor},server=on,wait=off`],
+    ["-device", "virtio-serial", "-chardev", `socket,path=${agent},server=on,wait=off,id=agent`],
+    ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"],
+    ["-chardev", "stdio,id=output,signal=off", "-device", "virtserialport,chardev=output,name=isthmus.output"],
+    network === undefined ? [] : ["-netdev", `tap,id=net0,ifname=${network.tap},script=no,downscript=no`],
+    network === undefined ? [] : ["-device", `virtio-net-pci,netdev=net0,mac=${network.mac}`],
+  ].flat();
+  const log = openSync(join(folder, "qemu.log"), "w");
+  // Standard input stays open: at its end QEMU would take the guest's output no more.
+  const qemu = spawn(argv[0]!, argv.slice(1), { stdio: ["pipe", "pipe", log] });
+  closeSync(log);
+  qemu.stdout?.setEncoding("utf8").on("data", (text: string) => onOutput?.(text));
+  return qemu;
+}
+
+function text(base64: string | undefined): string {
+  return Buffer.from(base64 ?? "", "base64").toString("utf8");
+}
+
+function tail(file: string): string {
+  try {
+    return readFileSync(file, "utf8").trim().split("\n").slice(-15).join("\n");
+  } catch {
+    return "";
+  }
+}
