@@ -226,7 +226,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     health: () => health.view(),
     also: (operations) => reconciler.also(operations),
     onDial: () => reconciler.wake("dial"),
-    onMissing: () => reconciler.wake("kernel"),
+    onDrift: () => reconciler.wake("drift"),
     onReach({ observed, fresh, lost, noPath }) {
       const handshakes = { peers: fresh.length + lost.length, fresh: fresh.length, ...(lost.length === 0 ? {} : { lost: lost.slice(0, 20) }) };
       reporter.set({ observed: Object.fromEntries(observed), handshakes });

@@ -3,11 +3,10 @@
  * nobody can reach. Decisions are those of `dial.ts`; here are only memory and bookkeeping.
  */
 import { z } from "zod";
-import type { Kernel } from "./drivers/index.ts";
 import { GATEWAY_INTERFACE, linkInterface, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
-import type { KernelState, PeerDial } from "../mesh/kernel/types.ts";
+import type { KernelState, PeerDial, WgPeerSeen } from "../mesh/kernel/types.ts";
 import type { PeerPlan, Plan } from "../mesh/model/plan.ts";
-import { Endpoint, type NodeName } from "../mesh/model/scalars.ts";
+import { Endpoint, type NodeName, type WgPublicKey } from "../mesh/model/scalars.ts";
 import type { Family } from "../mesh/net/ip.ts";
 import { chooseDial, clientCandidates, type DialHistory, FRESH_MS, gatewayCandidates, isPatient, meshCandidates, rememberedDial } from "./dial.ts";
 import { readHint } from "./files.ts";
@@ -15,7 +14,8 @@ import { type FirstTry, type Tries, tryAgain } from "./first-handshake.ts";
 import { createKeeper } from "./keeper.ts";
 import type { Links } from "./links.ts";
 
-export type WgStatus = Awaited<ReturnType<Kernel["wireguardStatus"]>>;
+/** Peers by interface. */
+export type WgStatus = ReadonlyMap<string, ReadonlyMap<WgPublicKey, WgPeerSeen>>;
 type Kind = keyof PeerDial;
 
 /** One peer on one interface. */

@@ -3,6 +3,7 @@ import { asIsthmusError } from "../mesh/errors.ts";
 import { linkInterface } from "../mesh/kernel/layout.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { KernelState, PeerDial } from "../mesh/kernel/types.ts";
+import { silentDrift, type SilentState } from "../mesh/kernel/silent-drift.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 import type { NodeName } from "../mesh/model/scalars.ts";
 import { pause } from "./backoff.ts";
@@ -14,9 +15,15 @@ import type { Links } from "./links.ts";
 import { interfaceAddresses, underlayFamilies } from "./own-endpoints.ts";
 import type { Pass } from "./reconcile.ts";
 
-const TICK_MS = 5_000;
+/**
+ * WireGuard tells nobody that someone changed it: what is found within this time is back within a second (I10). Beyond 160
+ * peers looks are further apart, so that they take no more of the processor.
+ */
+const LOOK_MS = 800;
+const LOOK_MS_PER_PEER = 5;
 /** While a peer has no handshake, its state is looked at this often. */
 const BUSY_TICK_MS = 1_000;
+const FAILED_TICK_MS = 5_000;
 /** Many peers' first handshakes fall due at different times: looks are not closer together than this. */
 const SHORTEST_TICK_MS = 50;
 /** A session is stale when its link has been silent for so long; it starts anew at most every `RESET_MS`. */
@@ -24,7 +31,7 @@ const SILENT_MS = 3_000;
 const RESET_MS = 5_000;
 
 export interface PeerPorts {
-  readonly kernel: Pick<Kernel, "wireguardStatus">;
+  readonly kernel: Pick<Kernel, "observeSilent">;
   /** File of the endpoints that were proven. */
   readonly file: string;
   lastPass(): Pass | undefined;
@@ -33,8 +40,8 @@ export interface PeerPorts {
   also(operations: readonly Operation[]): void;
   /** Something else is to be dialed. */
   onDial(): void;
-  /** Someone took a peer away: WireGuard tells nobody, so nothing but a look finds out. */
-  onMissing(): void;
+  /** WireGuard or a sysctl is not as it was written. */
+  onDrift(): void;
   onReach(reach: PeerReach): void;
   readonly log: (line: string) => void;
 }
@@ -53,6 +60,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
   const dialer = createDialer(ports.file, ports.log);
   const resetAt = new Map<NodeName, number>();
   let wireguard: WgStatus = new Map();
+  let found = "";
   let woken = new AbortController();
 
   /** The peer as it is wanted, at the endpoint of its turn. */
@@ -77,20 +85,32 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
       return resetOf(link, publicKey);
     });
 
+  /** What could not be put back is tried again by the reconciler, at its own pace. */
+  const compare = ({ desired, failures }: Pass, seen: SilentState): void => {
+    const before = found;
+    found = silentDrift(desired.state, seen);
+    if (found !== "" && !(found === before && failures.length > 0)) ports.onDrift();
+  };
+
   /** Looks, acts, and says after how long to look again. */
   const tick = async (): Promise<number> => {
-    const input = ports.lastPass()?.input;
-    if (input === undefined) return BUSY_TICK_MS;
-    wireguard = await ports.kernel.wireguardStatus();
+    const pass = ports.lastPass();
+    if (pass === undefined) return BUSY_TICK_MS;
+    const { input } = pass;
+    const seen = await ports.kernel.observeSilent();
+    wireguard = new Map([...seen.wireguard].map(([name, { peers }]) => [name, peers]));
+    // A pass that ended meanwhile wrote what was not there when we looked.
+    if (pass === ports.lastPass()) compare(pass, seen);
     const now = Date.now();
     const round = dialer.round(input.plan, input.links, underlayFamilies(interfaceAddresses()), wireguard, now);
     const resets = [...round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey)), ...staleSessions(input.plan, input.links, now)];
     if (resets.length > 0) ports.also(resets);
     else if (round.changed) ports.onDial();
-    if (peersMissing(ports.lastPass()?.desired.state, wireguard)) ports.onMissing();
     ports.onReach(dialer.reach(input.plan, wireguard, now));
     const busy = round.unproven || silentLinks(ports.health().links).size > 0;
-    return Math.max(SHORTEST_TICK_MS, Math.min(busy ? BUSY_TICK_MS : TICK_MS, round.dueAt - now));
+    const peers = [...wireguard.values()].reduce((sum, { size }) => sum + size, 0);
+    const usual = Math.max(LOOK_MS, peers * LOOK_MS_PER_PEER);
+    return Math.max(SHORTEST_TICK_MS, Math.min(busy ? BUSY_TICK_MS : Infinity, usual, round.dueAt - now));
   };
 
   return {
@@ -108,19 +128,11 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
         woken = new AbortController();
         const afterMs = await tick().catch((thrown: unknown) => {
           if (!signal.aborted) ports.log(`reading WireGuard's state failed: ${asIsthmusError(thrown).message}`);
-          return TICK_MS;
+          return FAILED_TICK_MS;
         });
         await pause(afterMs, AbortSignal.any([signal, woken.signal]));
       }
       dialer.flush();
     },
   };
-}
-
-/** Whether a peer that was written is gone. */
-function peersMissing(desired: KernelState | undefined, status: WgStatus): boolean {
-  return [...(desired?.wireguard ?? [])].some(([name, { peers }]) => {
-    const there = status.get(name);
-    return there !== undefined && [...peers.keys()].some((key) => !there.has(key));
-  });
 }

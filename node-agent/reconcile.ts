@@ -59,8 +59,11 @@ export interface Pass {
 
 export interface Reconciler {
   setPlan(plan: Plan): void;
-  /** Something may have changed: `health` and `dial` take the short way, `kernel` and `facts` observe first. */
-  wake(what: "health" | "dial" | "kernel" | "facts"): void;
+  /**
+   * Something may have changed: `health` and `dial` take the short way, `kernel` and `facts` observe first, when a burst is over.
+   * `drift` is no burst: somebody looked and found it.
+   */
+  wake(what: "health" | "dial" | "kernel" | "facts" | "drift"): void;
   /** Observes and applies now; resolves when done. */
   now(): Promise<void>;
   /** Puts operations between two passes; the kernel is observed after. */
@@ -223,7 +226,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     },
     wake(what) {
       if (what === "health" || what === "dial") rouse();
-      else observeSoon(debounceMs());
+      else observeSoon(what === "drift" && failures === 0 ? 0 : debounceMs());
     },
     now() {
       observeNext = true;
@@ -275,13 +278,8 @@ export function afterApply(desired: KernelState, observed: KernelState): KernelS
       const before = observed.wireguard.get(name);
       const peers = new Map(
         [...link.peers].map(([key, peer]) => {
-          const known = before?.peers.get(key);
-          return [
-            key,
-            known === undefined
-              ? peer
-              : { ...known, ...peer, ...(peer.endpoint === undefined && known.endpoint !== undefined ? { endpoint: known.endpoint } : {}) },
-          ];
+          const { presharedKey: _, ...known } = before?.peers.get(key) ?? peer;
+          return [key, { ...known, ...peer }];
         }),
       );
       return [name, { ...link, peers }];

@@ -42,8 +42,9 @@ function applyOne(draft: Draft, operation: Operation): void {
       changePeers(draft, operation.link, (peers) => {
         takeFromOthers(peers, operation.peer);
         const endpoint = operation.endpoint ?? operation.before.endpoint;
+        const { presharedKey: _, ...known } = peers.get(operation.peer.publicKey) ?? operation.peer;
         peers.set(operation.peer.publicKey, {
-          ...peers.get(operation.peer.publicKey),
+          ...known,
           ...operation.peer,
           ...(endpoint === undefined ? {} : { endpoint }),
         });

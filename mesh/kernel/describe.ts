@@ -21,7 +21,7 @@ export function describeOperation(operation: Operation): ChangeRow[] {
           action: "change",
           what: peerName(operation),
           from: peerText(operation.before),
-          to: peerText({ ...operation.before, ...operation.peer }),
+          to: peerText({ ...(operation.before.endpoint === undefined ? {} : { endpoint: operation.before.endpoint }), ...operation.peer }),
         },
       ];
     case "peer.remove":
@@ -78,7 +78,8 @@ function peerName({ link, peer }: { link: string; peer: WgPeer }): string {
 
 function peerText(peer: WgPeer): string {
   const endpoint = peer.endpoint === undefined ? "" : `, endpoint ${peer.endpoint}`;
-  return `${peer.allowedIps.join(", ") || "nothing allowed"}${endpoint}${peer.keepalive > 0 ? `, keepalive ${peer.keepalive}` : ""}`;
+  const preshared = peer.presharedKey === undefined ? "" : ", a preshared key";
+  return `${peer.allowedIps.join(", ") || "nothing allowed"}${endpoint}${peer.keepalive > 0 ? `, keepalive ${peer.keepalive}` : ""}${preshared}`;
 }
 
 function nexthopText(nexthop: Nexthop): string {

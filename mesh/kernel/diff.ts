@@ -84,7 +84,8 @@ function peerOperations(link: string, peer: WgPeer, before: WgPeer | undefined):
   const add = peer.allowedIps.filter((cidr) => !have.has(cidr));
   const remove = before.allowedIps.filter((cidr) => !want.has(cidr));
   const endpoint = peer.endpoint !== undefined && peer.endpoint !== before.endpoint ? { endpoint: peer.endpoint } : {};
-  if (add.length === 0 && remove.length === 0 && peer.keepalive === before.keepalive && endpoint.endpoint === undefined) return [];
+  const same = peer.keepalive === before.keepalive && before.presharedKey === undefined;
+  if (add.length === 0 && remove.length === 0 && same && endpoint.endpoint === undefined) return [];
   return [{ op: "peer.set", link, peer, before, add, remove, ...endpoint }];
 }
 

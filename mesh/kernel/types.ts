@@ -23,6 +23,8 @@ export interface WgPeer {
   readonly keepalive: number;
   /** Observed only: seconds since 1970, 0 for never. */
   readonly latestHandshake?: number;
+  /** Observed only: somebody gave it a preshared key. Ours have none. */
+  readonly presharedKey?: true;
   readonly rxBytes?: number;
   readonly txBytes?: number;
 }
@@ -38,6 +40,10 @@ export interface WgInterface {
   /** Observed only: a device of our name that does not speak WireGuard (its process lost its socket); it is made anew. */
   readonly broken?: true;
 }
+
+/** What WireGuard itself says of a peer, and of an interface. */
+export type WgPeerSeen = WgPeer & Required<Pick<WgPeer, "latestHandshake" | "rxBytes" | "txBytes">>;
+export type WgDevice = Pick<WgInterface, "listenPort" | "fwmark" | "publicKey"> & { readonly peers: ReadonlyMap<WgPublicKey, WgPeerSeen> };
 
 /** An address on `lo` (every address of ours lives there). */
 export type LoAddress = Cidr;

@@ -2,8 +2,8 @@
 import type { ErrorCode } from "../../mesh/errors.ts";
 import { describeOperation, diffKernel } from "../../mesh/kernel/diff.ts";
 import { EMPTY_KERNEL, type Operation } from "../../mesh/kernel/operations.ts";
-import type { HostFacts, KernelState, WgPeer } from "../../mesh/kernel/types.ts";
-import type { Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
+import type { HostFacts, KernelState } from "../../mesh/kernel/types.ts";
+import type { SilentState } from "../../mesh/kernel/silent-drift.ts";
 import { observeAddresses } from "./addresses.ts";
 import { applyOperations, type ApplyContext } from "./apply.ts";
 import { clientFlows } from "./conntrack.ts";
@@ -18,7 +18,7 @@ import { openRecords } from "./records.ts";
 import { observeRoutes } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
-import { kernelHasWireguard, observeWireguard, parseDump } from "./wireguard.ts";
+import { createWireguardLook, kernelHasWireguard, observeWireguard } from "./wireguard.ts";
 
 export interface KernelOptions {
   readonly dataDir: string;
@@ -38,14 +38,6 @@ export interface ApplyResult {
   readonly code?: ErrorCode;
 }
 
-export interface PeerStatus {
-  readonly endpoint?: Endpoint;
-  /** Seconds since 1970, 0 for never. */
-  readonly latestHandshake: number;
-  readonly rxBytes: number;
-  readonly txBytes: number;
-}
-
 export interface Kernel {
   observe(): Promise<KernelState>;
   /** Applies in order, without observing first; an operation that fails does not stop those after it. */
@@ -53,7 +45,8 @@ export interface Kernel {
   /** Calls back when someone may have changed something; no more than a hint, observe tells the truth. */
   watch(onWake: (what: string) => void, signal: AbortSignal): void;
   hostFacts(): Promise<HostFacts>;
-  wireguardStatus(): Promise<ReadonlyMap<string, ReadonlyMap<WgPublicKey, PeerStatus>>>;
+  /** What changes without a word; cheap enough for every second. */
+  observeSilent(): Promise<SilentState>;
   /** Writes what DATAPLANE §6 asks of networkd, NetworkManager, firewalld and Docker, recorded for cleanup; says what it did. */
   configureHost(udpPorts: readonly number[]): Promise<string[]>;
   /** Tables and chains of others that drop forwarded packets (condition `ForwardingBlocked`). */
@@ -74,11 +67,12 @@ export function createKernel(options: KernelOptions): Kernel {
   const inHostTurn = queue();
   const told = new Map<string, string>();
   let probed: Promise<boolean> | undefined;
+  const look = createWireguardLook();
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
   const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
   const observe = async (): Promise<KernelState> => {
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
-      observeWireguard(),
+      observeWireguard(look),
       observeAddresses(),
       observeNexthops(),
       observeRoutes(),
@@ -99,10 +93,7 @@ export function createKernel(options: KernelOptions): Kernel {
       }),
     watch: (onWake, signal) => watchKernel(onWake, signal, log),
     hostFacts: async () => observeHost((await inTurn(kernelWireguard)) ? "kernel" : "userspace"),
-    wireguardStatus: async () => {
-      const dump = parseDump(await must("wg", ["show", "all", "dump"]));
-      return new Map([...dump].map(([name, { peers }]) => [name, new Map([...peers].map(([key, peer]) => [key, statusOf(peer)]))]));
-    },
+    observeSilent: async () => ({ wireguard: await look(), sysctls: observeSysctls(records) }),
     configureHost: (udpPorts) => inHostTurn(() => configureHost(records, udpPorts, told)),
     forwardingBlockers,
     clientFlows,
@@ -123,11 +114,6 @@ async function cleanup(observe: () => Promise<KernelState>, context: ApplyContex
     return describeOperation(operation).map(({ area, action, what }) => `${failed === "" ? action : `could not ${action}`} ${area} ${what}${failed}`);
   });
   return [...rows, ...(await undoHostConfig(context.records))];
-}
-
-function statusOf(peer: WgPeer): PeerStatus {
-  const { endpoint, latestHandshake = 0, rxBytes = 0, txBytes = 0 } = peer;
-  return { latestHandshake, rxBytes, txBytes, ...(endpoint === undefined ? {} : { endpoint }) };
 }
 
 /** One after the other; a failure is the caller's own and does not stop the next. */

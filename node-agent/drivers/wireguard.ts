@@ -1,9 +1,9 @@
 /** WireGuard interfaces and peers, in the kernel or in wireguard-go, told apart by the socket that the latter has. */
 import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
 import type { Operation } from "../../mesh/kernel/operations.ts";
-import type { WgInterface, WgPeer } from "../../mesh/kernel/types.ts";
+import type { WgDevice, WgInterface, WgPeerSeen } from "../../mesh/kernel/types.ts";
 import type { Cidr, Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
-import { must, run } from "./exec.ts";
+import { must, run, standBy } from "./exec.ts";
 import { ipJson } from "./ip.ts";
 import { configureUserspace, isUserspace, killWireguardGo, startWireguardGo } from "./wireguard-go.ts";
 
@@ -32,10 +32,12 @@ interface LinkRow {
   readonly addr_info?: readonly { readonly local: string }[];
 }
 
+/** What WireGuard says of every interface of the host. */
+export type WireguardLook = () => Promise<ReadonlyMap<string, WgDevice>>;
+
 /** All devices named ism*. One that does not speak WireGuard is `broken`. */
-export async function observeWireguard(): Promise<Map<string, WgInterface>> {
-  const [rows, dump] = await Promise.all([ipJson<LinkRow>(["address", "show"]), must("wg", ["show", "all", "dump"])]);
-  const speaking = parseDump(dump);
+export async function observeWireguard(look: WireguardLook): Promise<Map<string, WgInterface>> {
+  const [rows, speaking] = await Promise.all([ipJson<LinkRow>(["address", "show"]), look()]);
   const ours = rows.filter(({ ifname }) => /^ism(0|gw0|g\d+)$/.test(ifname)).sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
   const interfaces = ours.map(({ ifname, flags, mtu, addr_info }): WgInterface => {
     const anchored = addr_info?.some(({ local }) => local === ANCHOR) ?? false;
@@ -48,11 +50,9 @@ export async function observeWireguard(): Promise<Map<string, WgInterface>> {
   return new Map(interfaces.map((one) => [one.name, one]));
 }
 
-type Speaking = Pick<WgInterface, "listenPort" | "fwmark" | "publicKey" | "peers">;
-
 /** `wg show all dump` (wg(8)): an interface line has 5 fields, a peer line 9. */
-export function parseDump(dump: string): Map<string, Speaking> {
-  const found = new Map<string, Speaking & { peers: Map<WgPublicKey, WgPeer> }>();
+export function parseDump(dump: string): Map<string, WgDevice> {
+  const found = new Map<string, WgDevice & { peers: Map<WgPublicKey, WgPeerSeen> }>();
   for (const line of dump.split("\n")) {
     const fields = line.split("\t");
     const [name = "", , second = "", third = "", fourth = ""] = fields;
@@ -64,7 +64,7 @@ export function parseDump(dump: string): Map<string, Speaking> {
         peers: new Map(),
       });
     } else if (fields.length === 9) {
-      const [, key = "", , endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
+      const [, key = "", preshared, endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
       const allowedIps = allowed === "(none)" ? [] : (allowed.split(",").sort() as Cidr[]);
       found.get(name)?.peers.set(key as WgPublicKey, {
         publicKey: key as WgPublicKey,
@@ -73,11 +73,17 @@ export function parseDump(dump: string): Map<string, Speaking> {
         latestHandshake: Number(handshake),
         rxBytes: Number(rx),
         txBytes: Number(tx),
+        ...(preshared === "(none)" ? {} : { presharedKey: true as const }),
         ...(endpoint === "(none)" ? {} : { endpoint: endpoint as Endpoint }),
       });
     }
   }
   return found;
+}
+
+export function createWireguardLook(): WireguardLook {
+  const wg = standBy("wg", ["show", "all", "dump"]);
+  return async () => parseDump(await wg.ask());
 }
 
 /** Makes the device if it is missing, and gives it key, port, mark and MTU. Up comes first, so that a taken port is an error here. */
@@ -129,6 +135,7 @@ function userspacePeer(operation: PeerOperation): string {
   if (operation.op === "peer.reset") lines.push("remove=true", key);
   const endpoint = operation.op === "peer.set" ? operation.endpoint : peer.endpoint;
   if (operation.op === "peer.set") lines.push("update_only=true");
+  if (operation.op === "peer.set" && operation.before.presharedKey === true) lines.push(`preshared_key=${"0".repeat(64)}`);
   if (endpoint !== undefined) lines.push(`endpoint=${endpoint}`);
   lines.push(`persistent_keepalive_interval=${peer.keepalive}`);
   const whole = operation.op !== "peer.set" || operation.remove.length > 0;
@@ -144,6 +151,8 @@ function kernelPeer(operation: PeerOperation): string[] {
   words.push("peer", peer.publicKey, "persistent-keepalive", String(peer.keepalive));
   const endpoint = operation.op === "peer.set" ? operation.endpoint : peer.endpoint;
   if (endpoint !== undefined) words.push("endpoint", endpoint);
+  // An empty file is no key: wg(8).
+  if (operation.op === "peer.set" && operation.before.presharedKey === true) words.push("preshared-key", "/dev/null");
   const changed = operation.op !== "peer.set" || operation.add.length > 0 || operation.remove.length > 0;
   if (changed) words.push("allowed-ips", peer.allowedIps.join(","));
   return words;

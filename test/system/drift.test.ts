@@ -24,10 +24,11 @@ async function kernelOf(node: string): Promise<string> {
     "ip -4 rule; ip -6 rule",
     "ip -4 route show table all | grep -v 'table local' | sort",
     "ip -6 route show table all proto 157 | sort",
-    "ip nexthop | sort",
+    "ip nexthop | sort; cat /proc/sys/net/ipv4/conf/all/src_valid_mark",
     "ip -o addr show dev lo | sed 's/ valid_lft.*//' | sort",
     "nft -s list table inet isthmus; nft -s list table inet theirs 2>/dev/null",
-    "for i in $(wg show interfaces | tr ' ' '\\n' | sort); do echo $i; wg show $i allowed-ips | sort; done",
+    "for i in $(wg show interfaces | tr ' ' '\\n' | sort); do echo $i",
+    "for what in public-key listen-port fwmark allowed-ips persistent-keepalive preshared-keys; do wg show $i $what | sort; done; done",
   ];
   const text = await plane.sh(node, script.join("\n"));
   // Which gateway carries is the election's to say, and losing a link makes it say something else for a while.
@@ -99,6 +100,13 @@ describe("what someone else removes by hand", () => {
       "all peers of a link": "wg set ismg1 peer $(wg show ismg1 peers | head -1) remove",
       "a mesh peer": "wg set ism0 peer $(wg show ism0 peers | head -1) remove",
       "a peer's allowed addresses": "wg set ism0 peer $(wg show ism0 peers | head -1) allowed-ips 198.18.55.0/24",
+      "a peer's keepalive": "wg set ism0 peer $(wg show ism0 peers | head -1) persistent-keepalive 0",
+      "a peer's preshared key": "wg genpsk >/tmp/psk; wg set ismg1 peer $(wg show ismg1 peers | head -1) preshared-key /tmp/psk; rm /tmp/psk",
+      "a peer that is not ours": "wg set ism0 peer $(wg genkey | wg pubkey) allowed-ips 198.18.55.0/24",
+      "a sysctl": "echo 0 >/proc/sys/net/ipv4/conf/all/src_valid_mark",
+      "an interface's port": "wg set ism0 listen-port 40000",
+      "an interface's mark": "wg set ismg1 fwmark 0",
+      "an interface's key": "wg genkey >/tmp/key; wg set ism0 private-key /tmp/key; rm /tmp/key",
     };
     for (const [what, script] of Object.entries(victims)) took[what] = await backAfter(script, before);
     console.log(`back after (ms, looking included): ${JSON.stringify(took)}`);

@@ -1,10 +1,10 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { asIsthmusError, type IsthmusError } from "../../../mesh/errors.ts";
 import type { IpAddress } from "../../../mesh/model/scalars.ts";
-import { must, refused, run } from "../../../node-agent/drivers/exec.ts";
+import { must, refused, run, standBy } from "../../../node-agent/drivers/exec.ts";
 import { observeHosts, writeHosts } from "../../../node-agent/drivers/hosts.ts";
 import { openRecords } from "../../../node-agent/drivers/records.ts";
 import { routeLine, routeOf } from "../../../node-agent/drivers/routes.ts";
@@ -97,6 +97,63 @@ describe("hosts file", () => {
   });
 });
 
+/** A zombie that nobody has collected yet has no command line. */
+const runs = (pid: string): boolean => existsSync(`/proc/${pid}`) && readFileSync(`/proc/${pid}/cmdline`, "utf8") !== "";
+
+describe("a tool that stands by", () => {
+  it("is run anew for every question, in turn, with all that it prints", async () => {
+    const file = join(dir, "n");
+    const tool = standBy("sh", ["-c", `echo x >>${file}; wc -l <${file}; head -c 300000 /dev/zero | tr '\\0' y`]);
+    const answers = await Promise.all([tool.ask(), tool.ask(), tool.ask()]);
+    expect(answers.map((one) => one.trim().split("\n")[0])).toEqual(["1", "2", "3"]);
+    expect(answers.every((one) => one.length > 300_000)).toBe(true);
+  });
+
+  it("refuses as other tools do, is named when it is not installed, and is asked again after it", async () => {
+    const file = join(dir, "bad");
+    writeFileSync(file, "");
+    const tool = standBy("sh", ["-c", `test -e ${file} || exit 0; echo Operation not permitted >&2; exit 1`]);
+    expect((await failure(tool.ask())).code).toBe("NotRoot");
+    rmSync(file);
+    expect(await tool.ask()).toBe("");
+    const path = process.env["PATH"];
+    process.env["PATH"] = `${dir}:/bin`;
+    try {
+      expect((await failure(standBy("isthmus-no-such-tool", []).ask())).code).toBe("ToolMissing");
+    } finally {
+      process.env["PATH"] = path;
+    }
+  });
+
+  it("that hangs is given up at the deadline with all that it started, and asked again by another shell", async () => {
+    const file = join(dir, "hang");
+    writeFileSync(file, "");
+    const tool = standBy("sh", ["-c", `echo $$ >>${file}.pid; test -e ${file} && sleep 600; echo fine`], 200);
+    expect((await failure(tool.ask())).code).toBe("Timeout");
+    rmSync(file);
+    const pid = readFileSync(`${file}.pid`, "utf8").trim();
+    await expect.poll(() => runs(pid)).toBe(false);
+    expect(await standBy("echo", ["fine"]).ask()).toBe("fine\n");
+    expect(await tool.ask()).toBe("fine\n");
+  });
+
+  it("whose shell was killed is asked by another one", async () => {
+    const tool = standBy("sh", ["-c", "echo $PPID"]);
+    const shell = Number(await tool.ask());
+    process.kill(shell, "SIGKILL");
+    await expect.poll(async () => tool.ask().catch(() => undefined)).not.toBe(undefined);
+    expect(Number(await tool.ask())).not.toBe(shell);
+  });
+
+  it("keeps no process alive that asks nothing, and ends with it", async () => {
+    const script = `import { standBy } from ${JSON.stringify(join(import.meta.dirname, "../../../node-agent/drivers/exec.ts"))};
+      console.log(await standBy("sh", ["-c", "echo $PPID"]).ask());`;
+    const shell = (await run(process.execPath, ["--input-type=module-typescript", "-e", script])).stdout.trim();
+    expect(Number(shell)).toBeGreaterThan(1);
+    await expect.poll(() => runs(shell)).toBe(false);
+  });
+});
+
 describe("records", () => {
   it("survive a restart, and a damaged file does not stop the agent", () => {
     openRecords(dir).update((all) => ({ ...all, sysctls: { "net.ipv4.ip_forward": "0" } }));
@@ -124,6 +181,9 @@ describe("what tools print", () => {
         endpoint: "[2001:db8::1]:51820",
       },
     ]);
+    const keyed = parseDump(dump.replace(`${keyOf(3)}\t(none)`, `${keyOf(3)}\tSECRET`)).get("ism0");
+    expect(keyed?.peers.get(keyOf(3))?.presharedKey).toBe(true);
+    expect(JSON.stringify([...keyed!.peers])).not.toContain("SECRET");
     expect(ism1?.publicKey).toBe("");
     expect(JSON.stringify(ism0)).not.toContain("SECRET");
   });

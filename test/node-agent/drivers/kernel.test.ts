@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Choice } from "../../../mesh/elect/types.ts";
 import { desiredKernel } from "../../../mesh/kernel/desired.ts";
 import type { DesiredInput, KernelState } from "../../../mesh/kernel/types.ts";
+import { silentDrift } from "../../../mesh/kernel/silent-drift.ts";
 import type { PeerPlan, Plan } from "../../../mesh/model/plan.ts";
 import type { Endpoint, NodeName } from "../../../mesh/model/scalars.ts";
 import { choice, cidr, EGRESS, input, NETWORK, node, path, peer } from "../../mesh/kernel/fixtures.ts";
@@ -134,6 +135,33 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     do1.sh("ip addr del 198.51.100.1/24 dev eth0");
   });
 
+  it("sees and puts back what someone else changed in WireGuard, and the session goes on", async () => {
+    const desired = await client();
+    const before = (await dc1.silent()).wireguard.get("ismg1")?.peers.get(do1.publicKey)?.latestHandshake;
+    const peer = `peer ${do1.publicKey}`;
+    dc1.sh(`umask 077; wg genpsk >${dc1.dir}/psk; wg genkey >${dc1.dir}/other-key`);
+    for (const change of [
+      `${peer} allowed-ips 198.18.55.0/24`,
+      `${peer} allowed-ips 0.0.0.0/0`,
+      `${peer} persistent-keepalive 0`,
+      `${peer} preshared-key ${dc1.dir}/psk`,
+      `${peer} remove`,
+      "peer $(wg genkey | wg pubkey) allowed-ips 198.18.55.0/24",
+      "listen-port 40000",
+      "fwmark 0",
+      `private-key ${dc1.dir}/other-key`,
+    ]) {
+      dc1.sh(`wg set ismg1 ${change}`);
+      expect([change, silentDrift(desired, await dc1.silent())]).not.toEqual([change, ""]);
+      expect((await dc1.converge(desired)).filter(({ ok }) => !ok)).toEqual([]);
+      expect([change, silentDrift(desired, await dc1.silent())]).toEqual([change, ""]);
+      expect([change, await dc1.difference(desired)]).toEqual([change, []]);
+    }
+    dc1.sh(`rm ${dc1.dir}/psk ${dc1.dir}/other-key`);
+    expect(before).toBeGreaterThan(0);
+    await eventually(20_000, "a ping through do1", () => dc1.ok(`ping -c1 -W1 ${UNDERLAY}`));
+  });
+
   it("lets those in who connect to the node's own address from a covered destination", () => {
     expect(server.ok(`ping -c1 -W1 -I ${UNDERLAY} ${ADDRESSES.dc1}`)).toBe(true);
   });
@@ -212,7 +240,7 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
 
   it("makes a link anew whose process lost its socket", async () => {
     const desired = await client();
-    dc1.sh("rm /var/run/wireguard/ismg2.sock");
+    dc1.sh(`rm /var/run/wireguard/ismg2.sock`);
     const results = await dc1.converge(desired);
     expect(results.filter(({ ok }) => !ok)).toEqual([]);
     expect(await dc1.difference(desired)).toEqual([]);

@@ -4,9 +4,10 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Operation } from "../../../mesh/kernel/operations.ts";
+import type { SilentState } from "../../../mesh/kernel/silent-drift.ts";
 import type { HostFacts, KernelState } from "../../../mesh/kernel/types.ts";
 import type { WgPublicKey } from "../../../mesh/model/scalars.ts";
-import type { ApplyResult, PeerStatus } from "../../../node-agent/drivers/index.ts";
+import type { ApplyResult } from "../../../node-agent/drivers/index.ts";
 import { patient } from "../../../lab/patience.ts";
 
 export interface Machine {
@@ -15,7 +16,7 @@ export interface Machine {
   readonly publicKey: WgPublicKey;
   readonly observe: () => Promise<KernelState>;
   readonly hostFacts: () => Promise<HostFacts>;
-  readonly status: () => Promise<ReadonlyMap<string, ReadonlyMap<WgPublicKey, PeerStatus>>>;
+  readonly silent: () => Promise<SilentState>;
   readonly apply: (ops: readonly Operation[]) => Promise<ApplyResult[]>;
   readonly converge: (desired: KernelState) => Promise<ApplyResult[]>;
   readonly difference: (desired: KernelState) => Promise<Operation[]>;
@@ -126,7 +127,7 @@ async function machineOf(ns: string, name: string, dir: string, publicKey: WgPub
     publicKey,
     observe: () => call("observe"),
     hostFacts: () => call("hostFacts"),
-    status: () => call("status"),
+    silent: () => call("silent"),
     apply: (ops) => call("apply", ops),
     converge: (desired) => call("converge", desired),
     difference: (desired) => call("difference", desired),

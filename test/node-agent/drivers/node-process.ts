@@ -13,7 +13,7 @@ const kernel = createKernel({ dataDir: `${dir}/data`, runDir: `${dir}/run`, priv
 const calls: Record<string, (body: never) => Promise<unknown>> = {
   observe: () => kernel.observe(),
   hostFacts: () => kernel.hostFacts(),
-  status: () => kernel.wireguardStatus(),
+  silent: () => kernel.observeSilent(),
   cleanup: () => kernel.cleanup(),
   apply: (ops: readonly Operation[]) => kernel.apply(ops),
   blockers: () => kernel.forwardingBlockers(),
