@@ -7,7 +7,6 @@ import type { SilentState } from "../../mesh/kernel/silent-drift.ts";
 import { observeAddresses } from "./addresses.ts";
 import { applyOperations, type ApplyContext } from "./apply.ts";
 import { clientFlows } from "./conntrack.ts";
-import { must } from "./exec.ts";
 import { configureHost, forwardingBlockers, undoHostConfig } from "./host-config.ts";
 import { observeHost } from "./host-facts.ts";
 import { observeHosts } from "./hosts.ts";
