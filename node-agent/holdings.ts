@@ -87,16 +87,21 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
     }
     case "views": {
       const missing = message.add.filter((id) => !holdings.views.has(id));
+      const changing = (message.change ?? []).filter((id) => holdings.views.has(id));
       const unnamed = new Set([...holdings.unnamed].filter((id) => !message.add.includes(id)));
       if (holdings.guarded) {
         return {
-          holdings: { ...holdings, awaiting: new Set([...holdings.awaiting, ...missing]), unnamed: new Set([...unnamed, ...message.drop]) },
+          holdings: {
+            ...holdings,
+            awaiting: new Set([...holdings.awaiting, ...missing, ...changing]),
+            unnamed: new Set([...unnamed, ...message.drop]),
+          },
           send: [],
           changed: false,
         };
       }
       const views = new Map([...holdings.views].filter(([id]) => !message.drop.includes(id)));
-      const awaiting = new Set([...holdings.awaiting, ...missing].filter((id) => !message.drop.includes(id)));
+      const awaiting = new Set([...holdings.awaiting, ...missing, ...changing].filter((id) => !message.drop.includes(id)));
       return { holdings: { ...holdings, views, awaiting, unnamed }, send: [], changed: views.size !== holdings.views.size };
     }
     case "want": {
@@ -123,10 +128,15 @@ function receiveHello(holdings: Holdings, hello: Extract<ControllerMessage, { t:
   const guarded = hello.recovering || (!succeeds && isBehind(holdings.seen, hello.at)) || hello.views.length === 0;
   const named = new Set(hello.views);
   const missing = hello.views.filter((id) => !holdings.views.has(id));
+  const stale = (hello.stale ?? []).filter((id) => named.has(id) && holdings.views.has(id));
   const views = guarded ? holdings.views : new Map([...holdings.views].filter(([id]) => named.has(id)));
   const unnamed = guarded ? new Set([...holdings.views.keys()].filter((id) => !named.has(id))) : new Set<string>();
   const seen = guarded && holdings.seen !== undefined ? holdings.seen : hello.at;
-  return { holdings: { seen, views, awaiting: new Set(missing), guarded, unnamed }, send: [], changed: views.size !== holdings.views.size };
+  return {
+    holdings: { seen, views, awaiting: new Set([...missing, ...stale]), guarded, unnamed },
+    send: [],
+    changed: views.size !== holdings.views.size,
+  };
 }
 
 /** `r` is what the controller said: a view that is held from before a restore may carry a higher one. */

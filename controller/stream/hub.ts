@@ -46,6 +46,11 @@ const PATIENCE_MS = 1_000;
 /** Smaller frames are not counted. */
 const SMALL = 4 * 1024;
 
+interface Move {
+  readonly add: readonly string[];
+  readonly drop: readonly string[];
+}
+
 interface CatchUp {
   readonly receiver: Receiver;
   readonly id: string;
@@ -133,14 +138,45 @@ export function createHub(options: HubOptions): Hub {
     if (sent !== undefined) for (const receiver of holders.get(id) ?? []) receiver.write(sent);
   }
 
-  /** A view came or went for a node: said first, then filled. */
-  function changeAudience(receiver: Receiver, had: readonly string[], wanted: readonly string[]): void {
-    const add = wanted.filter((id) => !had.includes(id));
-    const drop = had.filter((id) => !wanted.includes(id));
-    if (add.length === 0 && drop.length === 0) return;
-    receiver.write(messageFrames({ t: "views", add, drop: recovering ? [] : drop }));
-    for (const id of drop) release(receiver, id);
-    for (const id of add) queue.push({ receiver, id, held: undefined });
+  /** Views that come and go for each agent; what goes is no longer sent. */
+  function moveAudience(before: CompileOutput | undefined, next: CompileOutput): Map<Receiver, Move> {
+    const moves = new Map<Receiver, Move>();
+    for (const [node, set] of receivers) {
+      const wanted = next.audience.get(node);
+      // A node that is gone is told so by whoever took it out; it is not told to drop its plan.
+      if (wanted === undefined || wanted === before?.audience.get(node)) continue;
+      const had = before?.audience.get(node) ?? [];
+      const add = wanted.filter((id) => !had.includes(id));
+      const drop = had.filter((id) => !wanted.includes(id));
+      if (add.length === 0 && drop.length === 0) continue;
+      for (const receiver of set) {
+        moves.set(receiver, { add, drop });
+        for (const id of drop) release(receiver, id);
+        for (const id of add) queue.push({ receiver, id, held: undefined });
+      }
+    }
+    return moves;
+  }
+
+  /** What is more than one message for an agent is announced first: it takes all of it or nothing. */
+  function announce(moves: ReadonlyMap<Receiver, Move>, changed: readonly string[]): void {
+    const changing = new Map<Receiver, string[]>();
+    // What a recovery leaves out would be waited for.
+    if (!recovering && (changed.length > 1 || moves.size > 0)) {
+      for (const id of changed) {
+        for (const receiver of holders.get(id) ?? []) {
+          const list = changing.get(receiver);
+          if (list === undefined) changing.set(receiver, [id]);
+          else list.push(id);
+        }
+      }
+    }
+    for (const receiver of new Set([...moves.keys(), ...changing.keys()])) {
+      const { add, drop } = moves.get(receiver) ?? { add: [], drop: [] };
+      const change = changing.get(receiver) ?? [];
+      if (add.length === 0 && drop.length === 0 && change.length < 2) continue;
+      receiver.write(messageFrames({ t: "views", add, drop: recovering ? [] : drop, ...(change.length === 0 ? {} : { change }) }));
+    }
   }
 
   return {
@@ -156,6 +192,10 @@ export function createHub(options: HubOptions): Hub {
       const changes = diffViews(before, next);
       output = next;
       revision = Math.max(revision, at);
+      announce(
+        moveAudience(before, next),
+        [...changes.keys()].filter((id) => live.has(id) && next.views.has(id)),
+      );
       for (const [id, change] of changes) {
         const view = live.get(id);
         const data = next.views.get(id);
@@ -164,17 +204,12 @@ export function createHub(options: HubOptions): Hub {
         else send(id, view, change);
       }
       for (const [id, data] of next.views) if (!live.has(id)) live.set(id, createLiveView(id, data, revision, options.sealOf));
-      for (const [node, set] of receivers) {
-        const wanted = next.audience.get(node);
-        // A node that is gone is told so by whoever took it out; it is not told to drop its plan.
-        if (wanted === undefined || wanted === before?.audience.get(node)) continue;
-        for (const receiver of set) changeAudience(receiver, before?.audience.get(node) ?? [], wanted);
-      }
       pump();
       return changes.size;
     },
     attach(receiver, hello, at, supersedes = []) {
       const wanted = output?.audience.get(receiver.node) ?? [];
+      const stale = recovering ? [] : wanted.filter((id) => hello.views[id] !== undefined && live.get(id)?.hash !== hello.views[id].h);
       receivers.set(receiver.node, (receivers.get(receiver.node) ?? new Set()).add(receiver));
       receiver.write(
         messageFrames({
@@ -183,6 +218,7 @@ export function createHub(options: HubOptions): Hub {
           format: options.format,
           network: options.network,
           views: wanted,
+          ...(stale.length === 0 ? {} : { stale }),
           recovering,
           now: options.now(),
           ...(supersedes.length === 0 ? {} : { supersedes }),

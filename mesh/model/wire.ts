@@ -143,6 +143,8 @@ export const ControllerHello = z.object({
   network: ObjectName,
   /** Views that the agent must hold from now on; others are dropped. */
   views: z.array(z.string()),
+  /** Those of them that the agent holds and that changed since: their content follows. */
+  stale: z.array(z.string()).optional(),
   /** True while the controller recovers: nothing is deleted on its word. */
   recovering: z.boolean(),
   /** Lineages of lost stores whose place this one took: what the agent saw of them no longer binds it. */
@@ -174,8 +176,17 @@ export const ViewBuckets = z.object({
 });
 export type ViewBuckets = z.infer<typeof ViewBuckets>;
 
-/** Audience change: views to hold from now on (their content follows as `fill`) and views to drop. */
-export const ViewsChange = z.object({ t: z.literal("views"), add: z.array(z.string()), drop: z.array(z.string()) });
+/**
+ * Before a change that is more than one message for this agent: views to hold from now on (their content follows as `fill`), views to
+ * drop, and views of which a change follows. Only all of it together is a plan: a destination that goes from one view to another
+ * would otherwise belong to none for a moment.
+ */
+export const ViewsChange = z.object({
+  t: z.literal("views"),
+  add: z.array(z.string()),
+  drop: z.array(z.string()),
+  change: z.array(z.string()).optional(),
+});
 /** The agent's hash of a view is wrong: answer with `buckets`. */
 export const WantBuckets = z.object({ t: z.literal("want"), v: z.string() });
 /** The only message that makes an agent give up (I1). */

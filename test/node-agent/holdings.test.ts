@@ -52,6 +52,20 @@ describe("messages of a healthy controller", () => {
     expect(after(HELD, hello(), { t: "views", add: ["subnet/dc1"], drop: ["egress/web"] })).toMatchObject({ awaiting: new Set(["subnet/dc1"]) });
   });
 
+  test("what changes together is awaited together: in a hello, and before a change of several views", () => {
+    const delta = (v: string): ControllerMessage => ({ t: "delta", v, r: 11, p: { x: 1 } });
+    const fill: ControllerMessage = { t: "fill", v: "subnet/dc1", r: 11, p: { path: 1 } };
+    const waits = (...messages: ControllerMessage[]): string[] => [...after(HELD, ...messages).awaiting];
+    const announced: ControllerMessage = { t: "views", add: ["subnet/dc1"], drop: [], change: ["mesh", "egress/web", "unheard/of"] };
+    expect(waits(announced)).toEqual(["subnet/dc1", "mesh", "egress/web"]);
+    expect(waits(announced, delta("mesh"), fill)).toEqual(["egress/web"]);
+    expect(waits(announced, delta("mesh"), fill, delta("egress/web"))).toEqual([]);
+    expect(waits(announced, delta("mesh"), { t: "views", add: [], drop: ["egress/web"] }, fill)).toEqual([]);
+    const stale = hello({ stale: ["mesh", "node/a", "unheard/of"] });
+    expect(waits(stale)).toEqual(["mesh", "node/a"]);
+    expect(waits(stale, delta("mesh"), delta("node/a"))).toEqual([]);
+  });
+
   test("a delta of a view that was never filled asks for its content instead of guessing", () => {
     const result = receive(HELD, { t: "delta", v: "subnet/x", r: 11, p: { path: 1 } });
     expect(result).toMatchObject({ changed: false, send: [{ t: "buckets", v: "subnet/x" }] });

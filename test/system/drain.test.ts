@@ -85,3 +85,101 @@ describe("drain and uncordon", () => {
     await conditionOf(plane, "meshnodes", "do1", "Ready", ({ status }) => status === "True");
   });
 });
+
+describe("a change of the intent", () => {
+  const via = (...sites: string[]): object => ({ gateways: sites.map((site, i) => ({ site, priority: 200 - i })), failback: { type: "Immediate" } });
+  const conditionIs = async (type: string): Promise<unknown> =>
+    conditionOf(plane, "egressgateways", "internet", type, ({ status }) => status === "True");
+  /** Flows through do1 that a change must not break. */
+  async function throughDo1(): Promise<{ readonly flows: readonly Flow[]; lost(): Promise<number> }> {
+    await settled(plane);
+    await plane.apply(egress({ ...via("do1", "do2"), drainTimeout: "10m" }));
+    await steady(plane, "datacenter1", "do1");
+    const flows = [await plane.flow("datacenter1", INTERNET, ECHO_PORT), await plane.flow("lanhost", INTERNET, ECHO_PORT)];
+    const packets = await plane.lab.startGapStream({ from: "datacenter1", to: INTERNET, protocol: "udp", intervalMs: 5 });
+    expect(await tracked("do1")).toBe(2);
+    return { flows, lost: async () => (await packets.stop()).lost };
+  }
+  /** New flows go by do2, local and forwarded, and do1 still has the old ones. */
+  async function moved(): Promise<void> {
+    await plane.becomes("new flows leave by do2", "datacenter1", plane.addressOf("do2"));
+    await plane.becomes("new forwarded flows too", "lanhost", plane.addressOf("do2"));
+    await new Promise((wake) => setTimeout(wake, 1_000));
+    expect(await tracked("do1")).toBe(2);
+  }
+
+  test("that lets a gateway go moves new flows, breaks none, loses no packet, and says so", async () => {
+    const { flows, lost } = await throughDo1();
+    const document = egress({ ...via("do2"), drainTimeout: "10m" });
+    const { nodes } = (await plane.controller.call("POST", "/v1/diff", { documents: [document] })) as {
+      nodes: { node: string; changes: { what: string; to?: string }[] }[];
+    };
+    expect(nodes.find(({ node }) => node === "do1")?.changes).toContainEqual(
+      expect.objectContaining({ what: "serving egress/internet", to: "for established flows only, until the drain timeout" }),
+    );
+    await plane.apply(document);
+    await moved();
+    await conditionIs("Retiring");
+    expect(await plane.cli("describe", "egress", "internet")).toMatch(/Retiring +True/);
+    expect((await plane.explain("datacenter1", INTERNET)).candidates).toContainEqual(
+      expect.objectContaining({ node: "do1", active: false, why: "Retiring" }),
+    );
+    // It serves on although both ends forget what they have in memory.
+    await plane.lab.crash("ctl");
+    await plane.lab.crash("datacenter1");
+    await plane.lab.crash("do1");
+    await settled(plane);
+    expect(await tracked("do1")).toBe(2);
+    await intact(flows);
+    expect(await lost()).toBe(0);
+  });
+
+  test("that takes a label away, or gives a destination to another intent, breaks nothing either", async () => {
+    const { flows, lost } = await throughDo1();
+    const elsewhere = { ...(egress({ ...via("do2"), drainTimeout: "10m" }, "other") as { spec: object }) };
+    const narrowed = egress({ ...via("do1"), destinations: ["34.160.112.0/24"], drainTimeout: "10m" });
+    await plane.apply(narrowed, elsewhere);
+    await moved();
+    await intact(flows);
+    expect(await lost()).toBe(0);
+    await plane.remove("egressgateways", "other");
+
+    const again = await throughDo1();
+    const labelled = egress({ gateways: [{ nodeSelector: { egress: "true" } }], failback: { type: "Immediate" }, drainTimeout: "10m" });
+    await plane.apply(labelled);
+    await plane.cli("label", "node", "do1", "egress-");
+    await moved();
+    await intact(again.flows);
+    expect(await again.lost()).toBe(0);
+    await plane.cli("label", "node", "do1", "egress=true");
+    await steady(plane, "datacenter1", "do1");
+  });
+
+  test("and a drain that is taken back and given again", async () => {
+    const { flows, lost } = await throughDo1();
+    for (const _ of [1, 2]) {
+      await plane.cli("drain", "do1", "--timeout", "10m", "--no-wait");
+      await plane.becomes("new flows leave by do2", "datacenter1", plane.addressOf("do2"));
+      await plane.cli("uncordon", "do1");
+      await plane.becomes("and by do1 again", "datacenter1", plane.addressOf("do1"));
+    }
+    expect(await tracked("do1")).toBe(2);
+    await intact(flows);
+    expect(await lost()).toBe(0);
+  });
+
+  test("lets the gateway go at its drain timeout: packets go on by the new one, and the old one forwards nothing", async () => {
+    await settled(plane);
+    await plane.apply(egress({ ...via("do1", "do2"), drainTimeout: "2s" }));
+    await steady(plane, "datacenter1", "do1");
+    const packets = await plane.lab.startGapStream({ from: "datacenter1", to: INTERNET, protocol: "udp", intervalMs: 5 });
+    await plane.apply(egress({ ...via("do2"), drainTimeout: "2s" }));
+    await eventually("do1 serves no more", 60_000, async () =>
+      (await plane.sh("do1", "nft list table inet isthmus")).includes("d4_egress/internet") ? undefined : true,
+    );
+    await new Promise((wake) => setTimeout(wake, 500));
+    expect((await packets.stop()).lost).toBe(0);
+    const { conditions } = (await plane.object("egressgateways", "internet")).status ?? {};
+    expect(conditions?.find(({ type }) => type === "Retiring")?.message ?? "").not.toContain("do1");
+  });
+});

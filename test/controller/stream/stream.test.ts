@@ -14,7 +14,9 @@ import {
   newNode,
   startController,
   temporaryFolder,
+  type TestAgent,
 } from "../harness.ts";
+import { receive, type Holdings } from "../../../node-agent/holdings.ts";
 
 const egress = (destinations: string[]): unknown => ({
   apiVersion: "isthmus.dev/v1alpha1",
@@ -52,6 +54,57 @@ describe("the stream", () => {
     await eventually(() => expect(agent.view("mesh")?.has("peer/resume-other")).toBe(true));
     expect(agent.messages.map((message) => message.t)).toEqual(["hello", "delta"]);
     await Promise.all([agent.disconnect(), other.disconnect()]);
+  });
+
+  test("what moves from one view to another is never in neither, on a connection and after one that was lost", async () => {
+    const MOVING = "34.160.111.145/32";
+    for (const site of ["east", "west", "edge"]) await makeSite(controller, site);
+    const join = async (site: string, name: string): Promise<TestAgent> => newNode(controller, (await makeToken(controller, { site })).secret, name);
+    const all = [await join("east", "gw-east"), await join("west", "gw-west"), await join("edge", "edge-a")];
+    const client = all[2]!;
+    const intent = (name: string, site: string, destinations: string[]): unknown => ({
+      apiVersion: "isthmus.dev/v1alpha1",
+      kind: "EgressGateway",
+      metadata: { name },
+      spec: { destinations, gateways: [{ site }], sources: { nodeSelector: { "isthmus.dev/site": "edge" } } },
+    });
+    const apply = async (...documents: unknown[]): Promise<unknown> => call(controller, "POST", "/v1/apply", { documents });
+    const owners = ({ views }: Holdings): string[] => [...views].flatMap(([id, { view }]) => (view.data.has(`d/${MOVING}`) ? [id] : []));
+    const ownedBy = async (id: string): Promise<void> => eventually(() => expect(owners(client.holdings)).toEqual([id]));
+    /** Who owned it in every plan that the agent would have taken. */
+    const story = (from: Holdings): string[][] => {
+      let held = from;
+      const seen: string[][] = [];
+      for (const message of client.messages.splice(0)) {
+        held = receive(held, message).holdings;
+        if (held.awaiting.size === 0) seen.push(owners(held));
+      }
+      return seen;
+    };
+    await apply(intent("one", "east", [MOVING, "34.160.112.0/24"]));
+    await ownedBy("egress/one");
+    client.messages.length = 0;
+
+    // Into a view that is new, back again, and into one that is there already.
+    const steps: readonly (readonly [string[], string[]])[] = [
+      [["34.160.112.0/24"], [MOVING]],
+      [[MOVING], ["34.160.113.0/24"]],
+      [["34.160.112.0/24"], [MOVING, "34.160.113.0/24"]],
+    ];
+    for (const [one, two] of steps) {
+      const before = client.holdings;
+      await apply(intent("one", "east", one), intent("two", "west", two));
+      await ownedBy(two.includes(MOVING) ? "egress/two" : "egress/one");
+      expect(story(before).filter((ids) => ids.length !== 1)).toEqual([]);
+    }
+    await client.disconnect();
+    const before = client.holdings;
+    await apply(intent("one", "east", [MOVING]), intent("two", "west", ["34.160.113.0/24"]));
+    await client.connect(controller);
+    await ownedBy("egress/one");
+    expect(story(before).filter((ids) => ids.length !== 1)).toEqual([]);
+    for (const name of ["one", "two"]) await call(controller, "DELETE", `/v1/resources/egressgateways/${name}`);
+    await Promise.all(all.map((agent) => agent.disconnect()));
   });
 
   test("an agent that connects long after its join gets one delta, whatever else was written meanwhile", async () => {
