@@ -190,19 +190,22 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
   });
 
   it("keeps WireGuard running and adopts everything when the agent is killed with its process group", async () => {
-    const before = dc1.pids("wireguard-go");
-    expect(before).toHaveLength(3);
+    // Interfaces by number, and the processes behind them where the kernel has no WireGuard.
+    const running = (): string => `${dc1.sh("ip -o link | grep -oE '^[0-9]+: ism[0-9a-z]+'")}${dc1.pids("wireguard-go").join()}`;
+    const before = running();
+    expect(before.match(/ism/g)).toHaveLength(3);
     await dc1.restart();
-    expect(dc1.pids("wireguard-go")).toEqual(before);
+    expect(running()).toEqual(before);
     expect(await dc1.difference(await client())).toEqual([]);
   });
 
-  it("fails closed when wireguard-go of the active link is killed, and puts the link back", async () => {
+  it("fails closed when the active link goes away, and puts it back", async () => {
     dc1.sh(
       "nft 'add table ip watch; add chain ip watch out { type filter hook postrouting priority 500; }; add rule ip watch out oifname eth0 ip daddr 203.0.113.0/24 counter'",
     );
     const [pid] = dc1.pids("wireguard-go -f ismg1");
-    kill(pid!);
+    if (pid === undefined) dc1.sh("ip link del ismg1");
+    else kill(pid);
     await eventually(2_000, "the link is gone", () => !dc1.ok("ip link show ismg1"));
     expect(dc1.ok(`ping -c2 -i 0.2 -W1 ${UNDERLAY}`)).toBe(false);
     expect(dc1.sh("nft list table ip watch")).toContain("counter packets 0 bytes 0");
@@ -238,7 +241,8 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     expect(await dc1.difference(desired)).toEqual([]);
   });
 
-  it("makes a link anew whose process lost its socket", async () => {
+  it("makes a link anew whose process lost its socket", async ({ skip }) => {
+    skip((await dc1.hostFacts()).wireguard === "kernel", "the kernel has WireGuard: there is no process");
     const desired = await client();
     dc1.sh(`rm /var/run/wireguard/ismg2.sock`);
     const results = await dc1.converge(desired);
