@@ -12,7 +12,7 @@ const NPM = `#!/bin/sh
 echo "npm $*" >>"$NPM_LOG"
 [ -z "$NPM_FAILS" ] || { echo "ENOTFOUND"; exit 1; }
 mkdir -p node_modules/node/bin
-printf '#!/bin/sh\\nshift; echo "$(cat %s/version) ran $*"\\n' '$(dirname "$0")' >node_modules/node/bin/node
+printf '#!/bin/sh\\necho "$*" >>"$NPM_LOG.node"; shift; echo "$(cat %s/version) ran $*"\\n' '$(dirname "$0")' >node_modules/node/bin/node
 cat package-lock.json >node_modules/node/bin/version
 chmod +x node_modules/node/bin/node
 `;
@@ -97,6 +97,23 @@ describe("the launcher", () => {
     utimesSync(join(tree, "node_modules/.package-lock.json"), 0, 0);
     start(["version"]);
     expect(installs()).toBe(2);
+  });
+
+  test("compiles a service's code before its start, once, and again when a source changed", () => {
+    for (const folder of ["mesh", "controller", "node-agent", "cli"]) mkdirSync(join(tree, folder));
+    const warmed = (): number =>
+      readFileSync(join(tree, "npm.log.node"), "utf8")
+        .split("\n")
+        .filter((line) => line.includes("--import")).length;
+    expect(start(["agent", "run"]).out).toMatch(/agent run$/);
+    start(["agent", "run"]);
+    expect(warmed()).toBe(1);
+    start(["controller", "run"]);
+    expect(warmed()).toBe(2);
+    writeFileSync(join(tree, "mesh/new.ts"), "");
+    utimesSync(join(tree, "mesh/new.ts"), Date.now() / 1000 + 60, Date.now() / 1000 + 60);
+    start(["agent", "run"]);
+    expect(warmed()).toBe(3);
   });
 
   test("is a script that every sh understands", () => {
