@@ -21,11 +21,12 @@ import type { Pass } from "./reconcile.ts";
  */
 const LOOK_MS = 800;
 const LOOK_MS_PER_PEER = 5;
-/** While a peer has no handshake, its state is looked at this often. */
-const BUSY_TICK_MS = 1_000;
-const FAILED_TICK_MS = 5_000;
+/** Sessions are judged this often, and while a peer has no handshake more often. */
+const ROUND_MS = 5_000;
+const BUSY_ROUND_MS = 1_000;
+const FAILED_LOOK_MS = 5_000;
 /** Many peers' first handshakes fall due at different times: looks are not closer together than this. */
-const SHORTEST_TICK_MS = 50;
+const SHORTEST_LOOK_MS = 50;
 /** A session is stale when its link has been silent for so long; it starts anew at most every `RESET_MS`. */
 const SILENT_MS = 3_000;
 const RESET_MS = 5_000;
@@ -61,6 +62,8 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
   const resetAt = new Map<NodeName, number>();
   let wireguard: WgStatus = new Map();
   let found = "";
+  /** On the clock of `performance.now`. */
+  let roundAt = 0;
   let woken = new AbortController();
 
   /** The peer as it is wanted, at the endpoint of its turn. */
@@ -93,14 +96,20 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
   };
 
   /** Looks, acts, and says after how long to look again. */
-  const tick = async (): Promise<number> => {
+  const look = async (): Promise<number> => {
     const pass = ports.lastPass();
-    if (pass === undefined) return BUSY_TICK_MS;
-    const { input } = pass;
+    if (pass === undefined) return BUSY_ROUND_MS;
     const seen = await ports.kernel.observeSilent();
     wireguard = new Map([...seen.wireguard].map(([name, { peers }]) => [name, peers]));
     // A pass that ended meanwhile wrote what was not there when we looked.
     if (pass === ports.lastPass()) compare(pass, seen);
+    if (performance.now() >= roundAt) roundAt = performance.now() + judge(pass);
+    const peers = [...wireguard.values()].reduce((sum, { size }) => sum + size, 0);
+    return Math.max(SHORTEST_LOOK_MS, Math.min(Math.max(LOOK_MS, peers * LOOK_MS_PER_PEER), roundAt - performance.now()));
+  };
+
+  /** Moves dials on, starts silent sessions anew, and says after how long to do so again. */
+  const judge = ({ input }: Pass): number => {
     const now = Date.now();
     const round = dialer.round(input.plan, input.links, underlayFamilies(interfaceAddresses()), wireguard, now);
     const resets = [...round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey)), ...staleSessions(input.plan, input.links, now)];
@@ -108,9 +117,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     else if (round.changed) ports.onDial();
     ports.onReach(dialer.reach(input.plan, wireguard, now));
     const busy = round.unproven || silentLinks(ports.health().links).size > 0;
-    const peers = [...wireguard.values()].reduce((sum, { size }) => sum + size, 0);
-    const usual = Math.max(LOOK_MS, peers * LOOK_MS_PER_PEER);
-    return Math.max(SHORTEST_TICK_MS, Math.min(busy ? BUSY_TICK_MS : Infinity, usual, round.dueAt - now));
+    return Math.min(busy ? BUSY_ROUND_MS : ROUND_MS, round.dueAt - now);
   };
 
   return {
@@ -126,11 +133,12 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     async run(signal) {
       while (!signal.aborted) {
         woken = new AbortController();
-        const afterMs = await tick().catch((thrown: unknown) => {
+        const afterMs = await look().catch((thrown: unknown) => {
           if (!signal.aborted) ports.log(`reading WireGuard's state failed: ${asIsthmusError(thrown).message}`);
-          return FAILED_TICK_MS;
+          return FAILED_LOOK_MS;
         });
         await pause(afterMs, AbortSignal.any([signal, woken.signal]));
+        if (woken.signal.aborted) roundAt = 0;
       }
       dialer.flush();
     },
