@@ -8,11 +8,12 @@ import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { describeOperation } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { HostFacts } from "../mesh/kernel/types.ts";
-import { returnMark } from "../mesh/kernel/layout.ts";
-import { isGateway } from "../mesh/kernel/wireguard.ts";
+import { MARK_WIREGUARD, marksOf, returnMark } from "../mesh/kernel/layout.ts";
+import { isGateway, overlayMtu } from "../mesh/kernel/wireguard.ts";
 import type { Explanation } from "../mesh/model/answers.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 import type { Position } from "../mesh/model/wire.ts";
+import type { Endpoint, IpAddress } from "../mesh/model/scalars.ts";
 import { diffProposal, explainDestination } from "./answers.ts";
 import { pause } from "./backoff.ts";
 import { type CacheRead, formatCache, readCache } from "./cache.ts";
@@ -31,6 +32,7 @@ import { bootId, machineIdLike } from "./machine-id.ts";
 import { hasAddress, interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { createPeerKeeper } from "./peers.ts";
 import { acceptPlan } from "./plan-guard.ts";
+import { createPathMtu, formatNarrow, mtuConditions, mtuTargets, parseNarrow } from "./path-mtu.ts";
 import { monotonic } from "./probe/clock.ts";
 import { spawnLines } from "./probe/ping.ts";
 import { controllerServices, createNameKeeper, formatAnswers, parseAnswers, type Service, withServices } from "./protected-names.ts";
@@ -60,6 +62,9 @@ export interface AgentPorts {
   /** `ip route get`, for explain. */
   routeGet(destination: string): Promise<{ ok: boolean; text: string }>;
   /** What this host depends on, besides the controllers. */
+  /** Probes of a path's MTU. */
+  pingUndivided(address: IpAddress, bytes: number, until: AbortSignal): Promise<boolean>;
+  learnedMtu(endpoint: Endpoint, mark: number): Promise<number | undefined>;
   services(): readonly Service[];
   /** All addresses of a name. */
   lookup(name: string, until: AbortSignal): Promise<readonly string[]>;
@@ -113,6 +118,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   const choicesFile = keeper(at.choices, CACHE_AFTER_MS, "ChoicesNotStored");
   const namesFile = keeper(at.names, CACHE_AFTER_MS, "NamesNotStored");
 
+  const mtuFile = keeper(at.mtu, CACHE_AFTER_MS, "MtuNotStored");
   const takeHoldings = (holdings: Holdings, fromController: boolean): void => {
     const { plan: next, faults } = acceptPlan(viewData(holdings), plan);
     if (next === undefined) {
@@ -163,6 +169,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       pass.withoutLink.length === 0 ? undefined : `63 links are in use; none for ${pass.withoutLink.join(", ")}`,
     );
     if (pass.failures.length === 0 && plan === pass.input.plan) applied = planAt;
+    for (const { type, message } of mtuConditions(pass.input)) condition(type, type, message);
     else for (const { op, error } of pass.failures.slice(0, 3)) log(`the kernel refused ${op.op}: ${error ?? ""}`);
     const { network } = pass.input.plan;
     reporter.set({
@@ -209,6 +216,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     health: () => health.view(),
     dial: (current, links, observed) => peers.dial(current, links, observed),
     now: () => performance.now(),
+    mtu: () => ({ pathMtu: pathMtu.narrow, ...(pathMtu.measuring === undefined ? {} : { measuring: pathMtu.measuring }) }),
     random: Math.random,
     stored: {
       links: readHint(at.links, parseLinks, new Map()),
@@ -220,6 +228,21 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   });
 
   const peers = createPeerKeeper({
+  const pathMtu = createPathMtu({
+    stored: readHint(at.mtu, parseNarrow, new Map()),
+    full: () => (reconciler.last === undefined ? undefined : overlayMtu(reconciler.last.input)),
+    probe: (address, bytes, until) => ports.pingUndivided(address, bytes, until),
+    learned: async (endpoint) => (plan === undefined ? undefined : ports.learnedMtu(endpoint, marksOf(plan.network).bits(MARK_WIREGUARD))),
+    settled: () => reconciler.now(),
+    onChange() {
+      mtuFile.set(() => formatNarrow(pathMtu.narrow));
+      reconciler.wake("dial");
+    },
+    now: () => performance.now(),
+    random: Math.random,
+    log,
+  });
+
     kernel,
     file: at.endpoints,
     lastPass: () => reconciler.last,
@@ -231,6 +254,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       const handshakes = { peers: fresh.length + lost.length, fresh: fresh.length, ...(lost.length === 0 ? {} : { lost: lost.slice(0, 20) }) };
       reporter.set({ observed: Object.fromEntries(observed), handshakes });
       const silent = lost.filter((node) => !noPath.includes(node));
+      const { plan: at, links } = reconciler.last?.input ?? {};
+      if (at !== undefined && links !== undefined) pathMtu.setTargets(mtuTargets(at, links, observed, fresh), new Set(at.peers.keys()));
       condition("Starting", "Handshakes", starting.look(silent, performance.now()));
       const names = noPath.slice(0, 20).join(", ");
       condition(
@@ -440,9 +465,18 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     if (what === "nft") nftChanged.abort();
   };
   kernel.watch(onKernel, signal);
-  const work = [session.run(signal), reconciler.run(signal), peers.run(signal), names.run(signal), careLoop(), flowsLoop(), renewLoop()];
+  const work = [
+    session.run(signal),
+    reconciler.run(signal),
+    peers.run(signal),
+    pathMtu.run(signal),
+    names.run(signal),
+    careLoop(),
+    flowsLoop(),
+    renewLoop(),
+  ];
   await Promise.all(work);
-  for (const file of [planFile, linksFile, choicesFile, namesFile]) file.flush();
+  for (const file of [planFile, linksFile, choicesFile, namesFile, mtuFile]) file.flush();
   health.close();
   // A leave that is being answered ends with the process; give its last bytes a moment on the way out.
   rmSync(at.socket, { force: true });

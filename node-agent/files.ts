@@ -17,6 +17,8 @@ export interface Places {
   readonly choices: string;
   readonly endpoints: string;
   readonly names: string;
+  /** Peers to which fewer bytes get through than expected. */
+  readonly mtu: string;
   readonly socket: string;
 }
 
@@ -37,6 +39,7 @@ export function places(
     choices: join(data, "choices.json"),
     endpoints: join(data, "endpoints.json"),
     names: join(data, "names.json"),
+    mtu: join(data, "mtu.json"),
     socket: join(run, "agent.sock"),
   };
 }

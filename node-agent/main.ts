@@ -5,6 +5,7 @@ import { flushCompileCache } from "node:module";
 import { join as joinPath } from "node:path";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { runNode } from "./agent.ts";
+import { learnedMtu, pingUndivided } from "./drivers/path-mtu.ts";
 import { pause } from "./backoff.ts";
 import { run as exec } from "./drivers/exec.ts";
 import { hostServices } from "./drivers/host-facts.ts";
@@ -100,7 +101,10 @@ export async function runAgent(options: CommonOptions): Promise<void> {
   const keep = setTimeout(flushCompileCache, KEEP_COMPILED_MS).unref();
   try {
     const kernel = kernelOf(at, log);
-    const ended = await runNode({ at, identity, kernel, routeGet, services: hostServices, lookup: lookupAll, log }, signal);
+    const ended = await runNode(
+      { at, identity, kernel, routeGet, pingUndivided, learnedMtu, services: hostServices, lookup: lookupAll, log },
+      signal,
+    );
     if (ended === "removed") {
       for (const line of await withdraw(at, kernel, signal, log)) log(line);
     }

@@ -33,6 +33,8 @@ export interface ReconcilePorts {
   readonly publicKey: WgPublicKey;
   health(): Health;
   dial(plan: Plan, links: Links, observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
+  /** What gets through to whom, where it is less than expected; absent where nobody measures. */
+  mtu?(): Pick<DesiredInput, "pathMtu" | "measuring">;
   /** Monotonic milliseconds. */
   now(): number;
   random(): number;
@@ -159,6 +161,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       deadLinks: deadLinks(links, health),
       dial: ports.dial(current, links, state),
       lanChoices: new Map([...elections.lans].map(([id, { gateways }]) => [id, gateways])),
+      ...ports.mtu?.(),
     };
     // A link that this election let go is given up in a pass of its own, after the new way stands.
     if (elections !== before && gatewaysInUse(current, elections.paths).length < needed.length) due = true;

@@ -98,7 +98,8 @@ function routeText(route: Route): string {
     (route.nexthopId === undefined
       ? [route.via === undefined ? "" : `via ${route.via}`, route.dev === undefined ? "" : `dev ${route.dev}`].filter((text) => text !== "").join(" ")
       : `nexthop ${route.nexthopId}`);
-  return route.src === undefined ? way : `${way} src ${route.src}`;
+  const mtu = route.mtu === undefined ? "" : ` mtu ${route.mtu}`;
+  return route.src === undefined ? way + mtu : `${way} src ${route.src}${mtu}`;
 }
 
 function ruleText(rule: Rule): string {

@@ -146,6 +146,7 @@ export function sameRoute(desired: Route, observed: Route): boolean {
   if (desired.type !== observed.type || desired.nexthopId !== observed.nexthopId || desired.via !== observed.via || desired.src !== observed.src)
     return false;
   if (desired.dev !== undefined ? desired.dev !== observed.dev : desired.via === undefined && observed.dev !== undefined) return false;
+  if (desired.mtu !== observed.mtu) return false;
   const hops = (route: Route): string =>
     (route.multipath ?? [])
       .map(({ via }) => via)

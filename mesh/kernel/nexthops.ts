@@ -4,11 +4,10 @@
  */
 import type { PathId } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
-import { hasV6 } from "./addresses.ts";
 import { serves } from "./claims.ts";
 import { FLOW_GROUP, LINK_NEXTHOP, linkInterface, PATH_GROUP, PATH_GROUPS } from "./layout.ts";
 import type { DesiredInput, Nexthop } from "./types.ts";
-import { overlayMtu } from "./wireguard.ts";
+import { linkCarriesV6 } from "./wireguard.ts";
 
 export interface Groups {
   readonly nexthops: Map<number, Nexthop>;
@@ -21,8 +20,10 @@ export function desiredNexthops(input: DesiredInput): Groups {
   const byPath = new Map<string, number>();
   const links = [...input.links].filter(([name]) => input.plan.peers.has(name)).sort(([, a], [, b]) => a - b);
   // A v6 device nexthop serves both families; below 1280 bytes the kernel has no IPv6 on the device and refuses it.
-  const family = hasV6(input.host) && overlayMtu(input) >= 1280 ? {} : ({ family: 4 } as const);
-  for (const [, k] of links) nexthops.set(LINK_NEXTHOP + k, { id: LINK_NEXTHOP + k, dev: linkInterface(k), ...family });
+  for (const [name, k] of links) {
+    const family = linkCarriesV6(input, name) ? {} : ({ family: 4 } as const);
+    nexthops.set(LINK_NEXTHOP + k, { id: LINK_NEXTHOP + k, dev: linkInterface(k), ...family });
+  }
   for (const [name, k] of links) nexthops.set(FLOW_GROUP + k, { id: FLOW_GROUP + k, group: [LINK_NEXTHOP + flowLink(input, name, k)] });
 
   const ids = [...input.plan.paths.keys()].filter((id) => !serves(input.plan, id)).sort();

@@ -2,7 +2,8 @@
  * Routes: the overlay table with its fallbacks and throws, the flow table of each link, the way back out of `ismgw0`,
  * and LAN routes in the table that the intent names.
  */
-import type { Cidr, IpAddress } from "../model/scalars.ts";
+import type { PathId } from "../model/plan.ts";
+import type { Cidr, IpAddress, NodeName } from "../model/scalars.ts";
 import { compareCidr, familyOf, hostCidr } from "../net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress, type AddressPair } from "../net/overlay.ts";
 import { hasV6 } from "./addresses.ts";
@@ -12,7 +13,7 @@ import type { Groups } from "./nexthops.ts";
 import { parsed } from "./prefixes.ts";
 import { linkHalves, overlayRanges, v6Ranges } from "./protection.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
-import { isGateway, overlayMtu } from "./wireguard.ts";
+import { isGateway, LEAST_V6_MTU, linkCarriesV6, overlayMtu } from "./wireguard.ts";
 
 let last: { claims: Claims; network: unknown; key: string; routes: ReadonlyMap<string, Route> } | undefined;
 
@@ -25,17 +26,51 @@ export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Group
     .sort(([a], [b]) => a - b);
   const underlay = [...plan.paths].filter(([id]) => goesUnderlay(input, id)).map(([id]) => id);
   // Below 1280 bytes the kernel has no IPv6 on our devices; the fallbacks still keep its traffic off the underlay.
-  const carriesV6 = overlayMtu(input) >= 1280;
-  const key = JSON.stringify([ends, [...groups.byPath], underlay, plan.self.index, isGateway(input), hasV6(host), carriesV6]);
+  const carriesV6 = overlayMtu(input) >= LEAST_V6_MTU;
+  const small = carriesV6 ? new Set([...input.links.keys()].filter((name) => !linkCarriesV6(input, name))) : new Set<NodeName>();
+  const narrow = [...(input.pathMtu ?? [])].filter(([name]) => name !== input.measuring);
+  const key = JSON.stringify([ends, [...groups.byPath], underlay, plan.self.index, isGateway(input), hasV6(host), carriesV6, [...small], narrow]);
   if (last?.claims !== claims || last.network !== plan.network || last.key !== key) {
-    const routes = [...overlayRoutes(input, claims, groups), ...linkRoutes(input, ends), ...flowRoutes(input, ends), ...lanRoutes(input, claims)];
-    const usable = routes.filter((route) => route.family === 4 || (hasV6(host) && (carriesV6 || !overLink(route))));
+    const routes = [
+      ...overlayRoutes(input, claims, groups),
+      ...linkRoutes(input, ends),
+      ...flowRoutes(input, ends),
+      ...narrowRoutes(input, narrow),
+      ...lanRoutes(input, claims),
+    ];
+    const fits = v6Fits(input, groups, small);
+    const usable = routes.filter((route) => route.family === 4 || (hasV6(host) && (!overLink(route) || (carriesV6 && fits(route)))));
     last = { claims, network: plan.network, key, routes: sorted(usable) };
   }
   return last.routes;
 }
 
 /** Only where the intent says so, and only while no gateway was ever alive (I4). */
+/**
+ * A link below 1280 bytes has no IPv6. A path that may move to it has none by any link, and no flow is pinned in IPv6: a group that
+ * loses its IPv6 with a failover would be refused by the kernel while routes stand on it.
+ */
+function v6Fits({ links, plan }: DesiredInput, groups: Groups, small: ReadonlySet<NodeName>): (route: Route) => boolean {
+  if (small.size === 0) return () => true;
+  const devices = new Set([...small].map((name) => linkInterface(links.get(name) ?? 0)));
+  const fitting = new Set(
+    [...groups.byPath].flatMap(([id, slot]) => (plan.paths.get(id as PathId)?.gateways.some(({ node }) => small.has(node)) === true ? [] : [slot])),
+  );
+  return ({ dev, nexthopId }) => (nexthopId === undefined ? dev === undefined || !devices.has(dev) : fitting.has(nexthopId));
+}
+
+/** Peers to which fewer bytes get through than by `ism0` as a whole. */
+function narrowRoutes({ plan }: DesiredInput, narrow: readonly (readonly [NodeName, number])[]): Route[] {
+  const src = meshAddress(plan.network, plan.self.index);
+  return narrow.flatMap(([name, mtu]) => {
+    const peer = plan.peers.get(name);
+    if (peer === undefined || name === plan.self.name) return [];
+    const { v4, v6 } = meshAddress(plan.network, peer.i);
+    const sixth: Route = mtu >= LEAST_V6_MTU ? { ...device(hostCidr(v6), MESH_INTERFACE, src), mtu } : plain(hostCidr(v6), "unreachable");
+    return [{ ...device(hostCidr(v4), MESH_INTERFACE, src), mtu }, sixth];
+  });
+}
+
 function goesUnderlay(input: DesiredInput, id: string): boolean {
   const path = input.plan.paths.get(id as never);
   return path?.onNoGateway === "Underlay" && (input.choices.get(id as never)?.active.length ?? 0) === 0;

@@ -69,6 +69,8 @@ export interface Route {
   readonly via?: IpAddress;
   readonly dev?: string;
   readonly src?: IpAddress;
+  /** Bytes that get through, where they are fewer than the device's MTU. */
+  readonly mtu?: number;
   /** Several LAN next hops (Spread); `via` is absent then. */
   readonly multipath?: readonly { readonly via: IpAddress; readonly dev?: string }[];
 }
@@ -151,6 +153,10 @@ export interface DesiredInput {
   /** Links believed dead: their flow tables are pointed at a live link, so that pinned flows are reset instead of hanging. */
   readonly deadLinks: ReadonlySet<NodeName>;
   readonly dial: ReadonlyMap<NodeName, PeerDial>;
+  /** Peers to which fewer bytes get through than the underlay's MTU lets one expect: how many, inside the tunnel. */
+  readonly pathMtu?: ReadonlyMap<NodeName, number>;
+  /** The peer whose way is being measured now: packets of every size may go there by the mesh. */
+  readonly measuring?: NodeName;
   /** Gateways in use of each LAN route (`lanroute/…`, `staticroute/…`), several with Spread. */
   readonly lanChoices: ReadonlyMap<string, readonly IpAddress[]>;
 }

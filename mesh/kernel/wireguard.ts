@@ -1,8 +1,9 @@
 /** WireGuard interfaces (DATAPLANE §1): the mesh, the gateway's side of links, and one client link per gateway. */
 import type { PeerPlan } from "../model/plan.ts";
-import type { Cidr, Endpoint } from "../model/scalars.ts";
+import type { Cidr, Endpoint, NodeName } from "../model/scalars.ts";
 import { hostCidr } from "../net/ip.ts";
 import { clientLinkAddress, meshAddress, type AddressPair } from "../net/overlay.ts";
+import { hasV6 } from "./addresses.ts";
 import { serves } from "./claims.ts";
 import { GATEWAY_INTERFACE, linkInterface, MARK_WIREGUARD, marksOf, MESH_INTERFACE } from "./layout.ts";
 import type { DesiredInput, WgInterface, WgPeer } from "./types.ts";
@@ -13,13 +14,13 @@ const EVERYWHERE = ["0.0.0.0/0", "::/0"] as readonly string[] as readonly Cidr[]
 export function desiredWireguard(input: DesiredInput): Map<string, WgInterface> {
   const { plan } = input;
   const interfaces = new Map<string, WgInterface>();
-  const put = (name: string, listenPort: number, peers: readonly WgPeer[]): void => {
+  const put = (name: string, listenPort: number, peers: readonly WgPeer[], mtu = overlayMtu(input)): void => {
     const sorted = [...peers].sort((a, b) => (a.publicKey < b.publicKey ? -1 : 1));
     interfaces.set(name, {
       name,
       listenPort,
       fwmark: marksOf(plan.network).bits(MARK_WIREGUARD),
-      mtu: overlayMtu(input),
+      mtu,
       publicKey: input.publicKey,
       peers: new Map(sorted.map((one) => [one.publicKey, one])),
       up: true,
@@ -36,7 +37,12 @@ export function desiredWireguard(input: DesiredInput): Map<string, WgInterface> 
   for (const [name, k] of [...input.links].sort(([, a], [, b]) => a - b)) {
     const gateway = plan.peers.get(name);
     if (gateway !== undefined)
-      put(linkInterface(k), plan.network.ports.links + k, [peer(gateway, EVERYWHERE, KEEPALIVE, input.dial.get(name)?.gateway)]);
+      put(
+        linkInterface(k),
+        plan.network.ports.links + k,
+        [peer(gateway, EVERYWHERE, KEEPALIVE, input.dial.get(name)?.gateway)],
+        linkMtu(input, name),
+      );
   }
   return interfaces;
 }
@@ -49,6 +55,18 @@ export function isGateway({ plan }: Pick<DesiredInput, "plan">): boolean {
 /** The network's MTU, but never more than the underlay carries. */
 export function overlayMtu({ plan, host }: Pick<DesiredInput, "plan" | "host">): number {
   return Math.min(plan.network.mtu ?? host.overlayMtu, host.overlayMtu);
+}
+
+/** What gets through to a gateway. Everything that leaves by its link follows: TCP's segments, the clamp, what routers are told. */
+export function linkMtu(input: Pick<DesiredInput, "plan" | "host" | "pathMtu">, gateway: NodeName): number {
+  return Math.min(overlayMtu(input), input.pathMtu?.get(gateway) ?? Infinity);
+}
+
+/** Below this the kernel has no IPv6 on a device (RFC 8200 §5). */
+export const LEAST_V6_MTU = 1280;
+
+export function linkCarriesV6(input: Pick<DesiredInput, "plan" | "host" | "pathMtu">, gateway: NodeName): boolean {
+  return hasV6(input.host) && linkMtu(input, gateway) >= LEAST_V6_MTU;
 }
 
 /** What only this node may send from: its mesh and client link addresses and the prefixes granted to it. */

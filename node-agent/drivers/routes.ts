@@ -15,6 +15,7 @@ export interface RouteRow {
   readonly gateway?: string;
   readonly dev?: string;
   readonly prefsrc?: string;
+  readonly metrics?: readonly { readonly mtu?: number }[];
   readonly nexthops?: readonly { readonly gateway?: string; readonly dev?: string }[];
 }
 
@@ -53,7 +54,13 @@ export function routeOf(row: RouteRow, family: 4 | 6): Route {
     );
     return { ...base, multipath };
   }
-  return { ...base, ...(row.gateway === undefined ? {} : { via: row.gateway as IpAddress }), ...(row.dev === undefined ? {} : { dev: row.dev }) };
+  const mtu = row.metrics?.find((one) => one.mtu !== undefined)?.mtu;
+  return {
+    ...base,
+    ...(row.gateway === undefined ? {} : { via: row.gateway as IpAddress }),
+    ...(row.dev === undefined ? {} : { dev: row.dev }),
+    ...(mtu === undefined ? {} : { mtu }),
+  };
 }
 
 export function routeLine(action: "add" | "replace" | "remove", route: Route): IpLine {
@@ -68,5 +75,6 @@ export function routeLine(action: "add" | "replace" | "remove", route: Route): I
     route.dev === undefined ? "" : `dev ${route.dev}`,
   ];
   const src = route.src === undefined ? "" : `src ${route.src}`;
-  return { line: ["route", action, head, ...way, key, src, hops].filter((part) => part !== "").join(" ") };
+  const mtu = route.mtu === undefined ? "" : `mtu ${route.mtu}`;
+  return { line: ["route", action, head, ...way, key, src, mtu, hops].filter((part) => part !== "").join(" ") };
 }

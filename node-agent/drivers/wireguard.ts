@@ -99,6 +99,7 @@ export async function applyLink(
   }
   const lines = [`link set dev ${link.name} mtu ${link.mtu} up`, `address replace ${ANCHOR}/32 dev ${link.name} scope link`];
   await must("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n` });
+  if (operation.op === "link.set" && onlyDevice(operation.before, link)) return;
   const key = ["private-key", options.privateKeyFile];
   const set = ["set", link.name, ...key, "listen-port", String(link.listenPort), "fwmark", `0x${link.fwmark.toString(16)}`];
   await must("wg", set).catch((thrown: unknown) => {
@@ -109,6 +110,12 @@ export async function applyLink(
       cause: thrown,
     });
   });
+}
+
+/** Only MTU or state of the device: `wg set listen-port` opens the socket of a wireguard-go anew, and packets are lost. */
+function onlyDevice(before: WgInterface, link: WgInterface): boolean {
+  const same = before.listenPort === link.listenPort && before.fwmark === link.fwmark && before.publicKey === link.publicKey;
+  return same && before.broken === undefined;
 }
 
 export async function removeLink(name: string, runDir: string): Promise<void> {

@@ -149,6 +149,40 @@ describe("desiredKernel", () => {
     expect(small.nexthops.get(157_001)?.family).toBe(4);
   });
 
+  describe("where fewer bytes get through to a peer than the underlay lets one expect", () => {
+    const narrow = (bytes: number, measuring = {}): KernelState =>
+      stateOf({ ...clientInput(), pathMtu: new Map([[node("do1"), bytes]]), ...measuring });
+
+    it("its link has that MTU, and the mesh keeps its own but for that peer", () => {
+      const state = narrow(1300);
+      expect([...state.wireguard].map(([name, { mtu }]) => [name, mtu])).toEqual([
+        ["ism0", 1420],
+        ["ismg1", 1300],
+        ["ismg2", 1420],
+      ]);
+      const mine = [...state.routes.values()].filter(({ mtu }) => mtu !== undefined);
+      expect(mine.map(({ dev, mtu, family }) => [dev, mtu, family])).toEqual([
+        ["ism0", 1300, 4],
+        ["ism0", 1300, 6],
+      ]);
+      expect(route(state, "2001:db8::/32", "unicast")).toBeDefined();
+      // While it is measured, nothing keeps large packets off the mesh.
+      expect([...narrow(1300, { measuring: node("do1") }).routes.values()].some(({ mtu }) => mtu !== undefined)).toBe(false);
+      expect(narrow(1300, { measuring: node("do1") }).wireguard.get("ismg1")?.mtu).toBe(1300);
+    });
+
+    it("there is no IPv6 below 1280 bytes: not by that link, nor by a path that may move to it", () => {
+      const state = narrow(1200);
+      expect(state.nexthops.get(157_001)?.family).toBe(4);
+      expect(state.nexthops.get(157_002)?.family).toBeUndefined();
+      expect(route(state, "2001:db8::/32", "unicast")).toBeUndefined();
+      expect(route(state, "2001:db8::/32", "unreachable")).toBeDefined();
+      expect(route(state, "34.160.111.145/32", "unicast")).toBeDefined();
+      const sixth = [...state.routes.values()].filter(({ family, dev, nexthopId }) => family === 6 && (dev === "ismg1" || nexthopId !== undefined));
+      expect(sixth).toEqual([]);
+    });
+  });
+
   it("keeps to the bits of the mark mask", () => {
     const narrow = { ...NETWORK, markMask: "0x00007f00" };
     const base = clientInput();

@@ -215,5 +215,8 @@ describe("what tools print", () => {
         multipath: [{ via: ip("192.0.2.1") }, { via: ip("192.0.2.2"), dev: "eth0" }],
       }).line,
     ).toBe("route add 34.0.0.0/8 table 254 proto 157 nexthop via 192.0.2.1 nexthop via 192.0.2.2 dev eth0");
+    const narrow = { family: 4, dst: cidr("10.101.0.2/32"), table: 157, type: "unicast", metric: 1024, dev: "ism0", mtu: 1300 } as const;
+    expect(routeLine("replace", narrow).line).toBe("route replace 10.101.0.2/32 dev ism0 table 157 proto 157 metric 1024 mtu 1300");
+    expect(routeOf({ dst: "10.101.0.2", dev: "ism0", table: "157", metric: 1024, metrics: [{ mtu: 1300 }] }, 4)).toEqual(narrow);
   });
 });

@@ -1,0 +1,24 @@
+/** Probes of a path's MTU: pings that must not be divided, and what the kernel has learned by itself. */
+import { splitEndpoint } from "../../mesh/net/ip.ts";
+import { hex } from "../../mesh/kernel/layout.ts";
+import type { Endpoint, IpAddress } from "../../mesh/model/scalars.ts";
+import { run } from "./exec.ts";
+import { ipJson } from "./ip.ts";
+
+/** IPv4 and ICMP header. */
+const HEADERS = 28;
+/** Lost packets are no narrow way: one answer of so many is enough. */
+const TRIES = 3;
+
+export async function pingUndivided(address: IpAddress, bytes: number, signal: AbortSignal): Promise<boolean> {
+  const size = ["-M", "do", "-s", String(bytes - HEADERS)];
+  const { ok } = await run("ping", ["-n", "-q", "-c", String(TRIES), "-i", "0.2", "-W", "1", ...size, address], { signal });
+  return ok;
+}
+
+/** The way of WireGuard's own packets, which carry its mark. */
+export async function learnedMtu(endpoint: Endpoint, mark: number): Promise<number | undefined> {
+  const { address } = splitEndpoint(endpoint);
+  const [row] = await ipJson<{ metrics?: readonly { readonly mtu?: number }[] }>(["route", "get", address, "mark", hex(mark)]);
+  return row?.metrics?.find(({ mtu }) => mtu !== undefined)?.mtu;
+}
