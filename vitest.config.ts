@@ -15,7 +15,7 @@ const SYSTEM = [
 ];
 
 /** Minutes of bad luck in whole labs; `isthmus test --long` runs them too. */
-const LONG = ["drain", "drift", "intents", "lost-writes", "reach", "stall"].map((name) => `test/system/${name}.test.ts`);
+const LONG = ["drift", "intents", "stall"].map((name) => `test/system/${name}.test.ts`);
 const skipped = process.env["ISTHMUS_TEST_LONG"] === "1" ? [] : LONG;
 
 /** `isthmus test kernel` runs one half in a virtual machine and the other beside it; neither is part of `isthmus test`. */
