@@ -106,7 +106,17 @@ async function agentSeconds({ lab }: BenchMesh, agent: number): Promise<number> 
   const init = await initOf(lab.name, CLIENT);
   const all = init === undefined ? [] : processesUnder(init);
   const tools = all.filter(({ parent, argv }) => parent === agent && argv[0]?.endsWith("wireguard-go") !== true);
-  return [agent, ...tools.map(({ pid }) => pid)].reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+  const running = tools.reduce((sum, { pid }) => sum + secondsWhileAlive(pid), 0);
+  return running + cpuSeconds(agent);
+}
+
+/** A tool that has ended meanwhile is in its parent's time, which is read after. */
+function secondsWhileAlive(pid: number): number {
+  try {
+    return cpuSeconds(pid);
+  } catch {
+    return 0;
+  }
 }
 
 /** The same Node with nothing but a timer. */
