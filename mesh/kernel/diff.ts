@@ -1,6 +1,6 @@
 /**
- * What turns the observed kernel state into the desired one. Make before break: links, peers, addresses, nft, sysctls,
- * nexthops, routes, rules are added first, and what is no longer wanted goes last.
+ * What turns the observed kernel state into the desired one. Make before break: nft, links, peers, addresses, nexthops,
+ * routes, rules, sysctls are added first, and what is no longer wanted goes last.
  */
 import { applyOperations } from "./apply-model.ts";
 import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
@@ -25,13 +25,15 @@ export function diffKernel(desired: KernelState, observed: KernelState): Operati
   const nexthops = nexthopOperations(desired, base);
   return [
     ...rebuilt,
+    // The leak guard stands before anything can be said as an overlay address (I4).
+    ...nftOperations(desired, base),
     ...links.add,
     ...[...desired.addresses].filter((address) => !base.addresses.has(address)).map((address): Operation => ({ op: "address.add", address })),
-    ...nftOperations(desired, base),
-    ...sysctlOperations(desired, base),
     ...nexthops.add,
     ...routes.add,
     ...missing(desired.rules, base.rules).map((rule): Operation => ({ op: "rule.add", rule })),
+    // Forwarding among them: whoever forwards before the routes stand sends a LAN's packets out in the clear (I4).
+    ...sysctlOperations(desired, base),
     ...hostsOperations(desired, base),
     ...missing(base.rules, desired.rules).map((rule): Operation => ({ op: "rule.remove", rule })),
     ...routes.remove,
@@ -145,8 +147,8 @@ function prefixLength({ dst }: Route): number {
 export function sameRoute(desired: Route, observed: Route): boolean {
   if (desired.type !== observed.type || desired.nexthopId !== observed.nexthopId || desired.via !== observed.via || desired.src !== observed.src)
     return false;
-  if (desired.dev !== undefined ? desired.dev !== observed.dev : desired.via === undefined && observed.dev !== undefined) return false;
   if (desired.mtu !== observed.mtu) return false;
+  if (desired.dev !== undefined ? desired.dev !== observed.dev : desired.via === undefined && observed.dev !== undefined) return false;
   const hops = (route: Route): string =>
     (route.multipath ?? [])
       .map(({ via }) => via)

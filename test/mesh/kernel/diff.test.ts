@@ -208,6 +208,20 @@ describe("diffKernel", () => {
     expect(kinds.indexOf("nexthop.replace")).toBeLessThan(kinds.indexOf("route.replace"));
   });
 
+  it("I4: has its leak guard before any address of the overlay, which would answer by the underlay while no route stands", () => {
+    const kinds = diffKernel(desiredKernel(gatewayInput()).state, EMPTY_KERNEL).map(({ op }) => op);
+    expect(kinds.indexOf("nft.replace")).toBeLessThan(kinds.indexOf("address.add"));
+    expect(kinds.indexOf("nft.replace")).toBeLessThan(kinds.indexOf("link.add"));
+  });
+
+  it("I4: forwards only when every route and rule stands, so that a gateway that boots lets nothing out in the clear", () => {
+    const operations = diffKernel(desiredKernel(gatewayInput()).state, EMPTY_KERNEL);
+    const last = operations.findLastIndex(({ op }) => op === "route.replace" || op === "rule.add");
+    const forwards = operations.findIndex((one) => one.op === "sysctl.set" && one.name === "net.ipv4.ip_forward");
+    expect(last).toBeGreaterThan(-1);
+    expect(forwards).toBeGreaterThan(last);
+  });
+
   it("puts the protection of a wide route before the route, and its fallback after", () => {
     const wide = clientInput();
     const path = wide.plan.paths.get(EGRESS)!;
