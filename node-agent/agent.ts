@@ -7,13 +7,14 @@ import { release } from "node:os";
 import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { describeOperation } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
+import { clientMarks } from "../mesh/kernel/pairs.ts";
 import type { HostFacts } from "../mesh/kernel/types.ts";
-import { MARK_WIREGUARD, marksOf, returnMark } from "../mesh/kernel/layout.ts";
+import { MARK_WIREGUARD, marksOf } from "../mesh/kernel/layout.ts";
 import { isGateway, overlayMtu } from "../mesh/kernel/wireguard.ts";
 import type { Explanation } from "../mesh/model/answers.ts";
 import type { Plan } from "../mesh/model/plan.ts";
-import type { Position } from "../mesh/model/wire.ts";
 import type { Endpoint, IpAddress } from "../mesh/model/scalars.ts";
+import type { Position } from "../mesh/model/wire.ts";
 import { diffProposal, explainDestination } from "./answers.ts";
 import { pause } from "./backoff.ts";
 import { type CacheRead, formatCache, readCache } from "./cache.ts";
@@ -31,8 +32,8 @@ import { formatLinks, type Links, parseLinks } from "./links.ts";
 import { bootId, machineIdLike } from "./machine-id.ts";
 import { hasAddress, interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { createPeerKeeper } from "./peers.ts";
-import { acceptPlan } from "./plan-guard.ts";
 import { createPathMtu, formatNarrow, mtuConditions, mtuTargets, parseNarrow } from "./path-mtu.ts";
+import { acceptPlan } from "./plan-guard.ts";
 import { monotonic } from "./probe/clock.ts";
 import { spawnLines } from "./probe/ping.ts";
 import { controllerServices, createNameKeeper, formatAnswers, parseAnswers, type Service, withServices } from "./protected-names.ts";
@@ -61,10 +62,10 @@ export interface AgentPorts {
   readonly kernel: Kernel;
   /** `ip route get`, for explain. */
   routeGet(destination: string): Promise<{ ok: boolean; text: string }>;
-  /** What this host depends on, besides the controllers. */
   /** Probes of a path's MTU. */
   pingUndivided(address: IpAddress, bytes: number, until: AbortSignal): Promise<boolean>;
   learnedMtu(endpoint: Endpoint, mark: number): Promise<number | undefined>;
+  /** What this host depends on, besides the controllers. */
   services(): readonly Service[];
   /** All addresses of a name. */
   lookup(name: string, until: AbortSignal): Promise<readonly string[]>;
@@ -117,8 +118,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
   const linksFile = keeper(at.links, CACHE_AFTER_MS, "LinksNotStored");
   const choicesFile = keeper(at.choices, CACHE_AFTER_MS, "ChoicesNotStored");
   const namesFile = keeper(at.names, CACHE_AFTER_MS, "NamesNotStored");
-
   const mtuFile = keeper(at.mtu, CACHE_AFTER_MS, "MtuNotStored");
+
   const takeHoldings = (holdings: Holdings, fromController: boolean): void => {
     const { plan: next, faults } = acceptPlan(viewData(holdings), plan);
     if (next === undefined) {
@@ -168,8 +169,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
       "LinksExhausted",
       pass.withoutLink.length === 0 ? undefined : `63 links are in use; none for ${pass.withoutLink.join(", ")}`,
     );
-    if (pass.failures.length === 0 && plan === pass.input.plan) applied = planAt;
     for (const { type, message } of mtuConditions(pass.input)) condition(type, type, message);
+    if (pass.failures.length === 0 && plan === pass.input.plan) applied = planAt;
     else for (const { op, error } of pass.failures.slice(0, 3)) log(`the kernel refused ${op.op}: ${error ?? ""}`);
     const { network } = pass.input.plan;
     reporter.set({
@@ -215,8 +216,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     publicKey: keys.wgPublicKey,
     health: () => health.view(),
     dial: (current, links, observed) => peers.dial(current, links, observed),
-    now: () => performance.now(),
     mtu: () => ({ pathMtu: pathMtu.narrow, ...(pathMtu.measuring === undefined ? {} : { measuring: pathMtu.measuring }) }),
+    now: () => performance.now(),
     random: Math.random,
     stored: {
       links: readHint(at.links, parseLinks, new Map()),
@@ -227,7 +228,6 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     log,
   });
 
-  const peers = createPeerKeeper({
   const pathMtu = createPathMtu({
     stored: readHint(at.mtu, parseNarrow, new Map()),
     full: () => (reconciler.last === undefined ? undefined : overlayMtu(reconciler.last.input)),
@@ -243,6 +243,7 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     log,
   });
 
+  const peers = createPeerKeeper({
     kernel,
     file: at.endpoints,
     lastPass: () => reconciler.last,
@@ -253,9 +254,9 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     onReach({ observed, fresh, lost, noPath }) {
       const handshakes = { peers: fresh.length + lost.length, fresh: fresh.length, ...(lost.length === 0 ? {} : { lost: lost.slice(0, 20) }) };
       reporter.set({ observed: Object.fromEntries(observed), handshakes });
-      const silent = lost.filter((node) => !noPath.includes(node));
       const { plan: at, links } = reconciler.last?.input ?? {};
       if (at !== undefined && links !== undefined) pathMtu.setTargets(mtuTargets(at, links, observed, fresh), new Set(at.peers.keys()));
+      const silent = lost.filter((node) => !noPath.includes(node));
       condition("Starting", "Handshakes", starting.look(silent, performance.now()));
       const names = noPath.slice(0, 20).join(", ");
       condition(
@@ -287,7 +288,8 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     while (!signal.aborted) {
       await pause(FLOWS_MS, signal);
       const drained = plan?.self.drain !== undefined && isGateway({ plan }) ? plan : undefined;
-      const flows = drained === undefined ? undefined : await kernel.clientFlows(returnMark(drained.network), ownAddresses());
+      const marks = drained === undefined ? [] : clientMarks({ plan: drained, links: reconciler.last?.input.links ?? new Map() });
+      const flows = drained === undefined ? undefined : await kernel.clientFlows(marks, ownAddresses());
       // A look that failed says nothing.
       if (drained === undefined || (flows ?? 0) > 0) quiet = 0;
       else if (flows === 0) quiet++;

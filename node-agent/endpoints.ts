@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { GATEWAY_INTERFACE, linkInterface, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
+import { isPaired } from "../mesh/kernel/pairs.ts";
 import type { KernelState, PeerDial, WgPeerSeen } from "../mesh/kernel/types.ts";
 import type { PeerPlan, Plan } from "../mesh/model/plan.ts";
 import { Endpoint, type NodeName, type WgPublicKey } from "../mesh/model/scalars.ts";
@@ -203,7 +204,7 @@ function slotsOf(plan: Plan, links: Links): Slot[] {
     slots.push({ kind: "mesh", ifname: MESH_INTERFACE, node, publicKey: peer.k });
     const k = links.get(node);
     if (k !== undefined) slots.push({ kind: "gateway", ifname: linkInterface(k), node, publicKey: peer.k });
-    if (plan.clients.has(node)) slots.push({ kind: "client", ifname: GATEWAY_INTERFACE, node, publicKey: peer.k });
+    if (plan.clients.has(node) && !isPaired(plan, node)) slots.push({ kind: "client", ifname: GATEWAY_INTERFACE, node, publicKey: peer.k });
   }
   return slots;
 }
@@ -214,10 +215,12 @@ function candidatesOf(slot: Slot, plan: Plan, families: ReadonlySet<Family>, pro
   const { ports } = plan.network;
   const mesh = meshCandidates(peer, plan.self.site, families);
   if (slot.kind === "mesh") return mesh;
-  if (slot.kind === "gateway") return gatewayCandidates(mesh, provenMesh, ports);
+  const port = plan.clients.get(slot.node)?.port;
+  // The other end of a pairwise link has an interface of its own for it, too.
+  if (slot.kind === "gateway") return isPaired(plan, slot.node) ? clientCandidates(mesh, port) : gatewayCandidates(mesh, provenMesh, ports);
   // A gateway that can be dialed is dialed by its clients; two dialers would only move each other's endpoints.
   const dials = plan.peers.get(plan.self.name)?.n === 1 && peer.s !== plan.self.site;
-  return dials ? clientCandidates(mesh, plan.clients.get(slot.node)?.port) : [];
+  return dials ? clientCandidates(mesh, port) : [];
 }
 
 function sameDials(a: readonly Dialed[], b: readonly Dialed[]): boolean {

@@ -4,6 +4,7 @@ import type { Choice, LinkView, Reason } from "../mesh/elect/types.ts";
 import { REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
+import { isPaired } from "../mesh/kernel/pairs.ts";
 import { PrefixMap } from "../mesh/kernel/prefixes.ts";
 import { overlayRanges } from "../mesh/kernel/protection.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
@@ -74,15 +75,9 @@ function decide(question: ExplainInput): [Part, Expected] {
       ];
     }
     if (plan.clients.has(node) && Object.values(clientLinkAddress(net, peer.i)).includes(destination)) {
-      return [
-        {
-          verdict: "Mesh",
-          owner: `peer/${node}`,
-          hops: [{ at, what: `back over the link of the client ${node}`, dev: GATEWAY_INTERFACE }],
-          candidates: [],
-        },
-        { devs: [GATEWAY_INTERFACE] },
-      ];
+      const dev = k !== undefined && isPaired(plan, node) ? linkInterface(k) : GATEWAY_INTERFACE;
+      const hops: Hop[] = [{ at, what: `back over the link of the client ${node}`, dev }];
+      return [{ verdict: "Mesh", owner: `peer/${node}`, hops, candidates: [] }, { devs: [dev] }];
     }
   }
   if (overlayRanges(plan).some((range) => contains(parseCidr(range), target))) {
@@ -164,7 +159,7 @@ function steered({ input, linkViews, wall, now, destination }: ExplainInput, own
   const hops: Hop[] = [
     {
       at,
-      what: devs.length === 1 ? `over the gateway link to ${active[0]}` : `spread over the gateway links to ${active.join(", ")}`,
+      what: devs.length === 1 ? overLink(plan, active[0]) : `spread over the gateway links to ${active.join(", ")}`,
       dev: devs.join(", "),
       table: OVERLAY_TABLE,
     },
@@ -183,6 +178,11 @@ function exitOf(snat: SnatPlan | undefined, active: readonly NodeName[], plan: P
   if (snat?.type !== "Masquerade" || only === undefined || more !== undefined) return undefined;
   const addresses = plan.peers.get(only)?.e.map((endpoint) => splitEndpoint(endpoint).address) ?? [];
   return addresses.find((address) => familyOf(address) === family && !isPrivate(address));
+}
+
+function overLink(plan: Plan, node: NodeName | undefined): string {
+  const paired = node !== undefined && isPaired(plan, node);
+  return paired ? `over the pairwise link to ${node}, which is this node's client too` : `over the gateway link to ${node}`;
 }
 
 function exitText(owner: string): string {

@@ -144,8 +144,8 @@ function peerText(value: unknown): string | undefined {
 
 function clientText(value: unknown): string | undefined {
   if (value === undefined) return undefined;
-  const { paths, port } = value as ClientPlan;
-  return paths.join(", ") + (port === undefined ? "" : `; port ${port}`);
+  const { paths, pair, port } = value as ClientPlan;
+  return paths.join(", ") + (pair === undefined ? "" : "; one link for both ways") + (port === undefined ? "" : `; port ${port}`);
 }
 
 function serveText(value: unknown): string | undefined {

@@ -6,6 +6,7 @@ import { NO_CLAIMS, sortCidrs, type ClaimResult } from "./claims.ts";
 import type { Context, NodeContext } from "./context.ts";
 import type { PathDraft } from "./drafts.ts";
 import { createMemo } from "./memo.ts";
+import { createPairCompiler } from "./pairs.ts";
 
 type Entry = readonly [string, unknown];
 
@@ -32,15 +33,19 @@ export function createNodeViewCompiler(): (
   const serveEntries = createMemo<Entry>();
   const shared = createMemo<readonly (readonly [NodeName, ClientPlan])[]>();
   const ported = createMemo<readonly (readonly [NodeName, Entry])[]>();
+  const compilePairs = createPairCompiler();
   return (context, claims, drafts) => {
     const clients = new Map<NodeName, Entry[]>();
     const memberships = membershipsOf(drafts);
+    const pairs = compilePairs(drafts);
     for (const node of context.nodes) {
       const member = memberships.get(node);
       if (member === undefined) continue;
       // Equal content has an equal key: so the plans of an earlier run serve again.
       const plans = (member.plans ??= shared.get(member.key, [], () => clientPlans(member.paths)));
-      for (const [gateway, entry] of ported.get(node.name, [plans, node.facts?.links], () => clientEntries(node.name, plans, node.facts))) {
+      const paired = pairs.get(node.name);
+      const entries = ported.get(node.name, [plans, node.facts?.links, paired], () => clientEntries(node.name, plans, node.facts, paired));
+      for (const [gateway, entry] of entries) {
         const list = clients.get(gateway);
         if (list === undefined) clients.set(gateway, [entry]);
         else list.push(entry);
@@ -95,11 +100,13 @@ function clientEntries(
   client: NodeName,
   plans: readonly (readonly [NodeName, ClientPlan])[],
   facts: NodeFacts | undefined,
+  paired: ReadonlySet<NodeName> | undefined,
 ): (readonly [NodeName, Entry])[] {
   const key = `client/${client}`;
   return plans.map(([gateway, plan]) => {
     const port = facts?.links[gateway];
-    return [gateway, [key, port === undefined ? plan : { ...plan, port }]] as const;
+    const more = { ...(paired?.has(gateway) === true ? { pair: 1 as const } : {}), ...(port === undefined ? {} : { port }) };
+    return [gateway, [key, { ...plan, ...more } satisfies ClientPlan]] as const;
   });
 }
 

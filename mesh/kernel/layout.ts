@@ -23,12 +23,18 @@ export const MAIN_TABLE = 254;
 export const MARK_RETURN = 64;
 export const MARK_WIREGUARD = 65;
 export const MARK_UNDERLAY = 66;
+export const MARK_OWN_LAN = 67;
 
 /** Priorities of our rules, both families. */
 export const PRIORITY = {
   wireguard: 15_700,
   /** Before `underlay`: a gateway that is asked at its LAN address by a client answers over the link, not by main. */
   return: 15_705,
+  /** Of a pairwise link, for the same reason: its flow table, and where that is empty the overlay table, never main. */
+  pair: 15_706,
+  pairElse: 15_707,
+  /** What a gateway says as a machine of its LAN to another LAN: main would send it to the internet. */
+  ownLan: 15_708,
   underlay: 15_710,
   inbound: 15_715,
   flows: 15_720,
@@ -47,12 +53,6 @@ export function marksOf(network: Pick<NetworkPlan, "markMask">): Marks {
   const mask = Number.parseInt(network.markMask, 16) >>> 0;
   const shift = 31 - Math.clz32(mask & -mask);
   return { mask, others: ~mask >>> 0, bits: (value) => (value << shift) >>> 0 };
-}
-
-/** What flows of a gateway's clients carry in conntrack, as `value/mask`. */
-export function returnMark(network: Pick<NetworkPlan, "markMask">): string {
-  const { mask, bits } = marksOf(network);
-  return `${hex(bits(MARK_RETURN))}/${hex(mask)}`;
 }
 
 export const hex = (value: number): string => `0x${value.toString(16).padStart(8, "0")}`;

@@ -6,6 +6,7 @@ import type { PathId } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
 import { serves } from "./claims.ts";
 import { FLOW_GROUP, LINK_NEXTHOP, linkInterface, PATH_GROUP, PATH_GROUPS } from "./layout.ts";
+import { isOpen } from "./pairs.ts";
 import type { DesiredInput, Nexthop } from "./types.ts";
 import { linkCarriesV6 } from "./wireguard.ts";
 
@@ -64,8 +65,11 @@ function linkOf(input: DesiredInput, name: NodeName): number[] {
  * drain time is over). Then a live link of a path that it served takes them: they are reset instead of hanging.
  */
 function flowLink(input: DesiredInput, name: NodeName, k: number): number {
-  const using = [...input.choices].filter(([, choice]) => choice.active.includes(name) || choice.draining.some((drain) => drain.node === name));
-  if (using.length > 0 && !input.deadLinks.has(name)) return k;
+  const choices = [...input.choices.values()];
+  const used = choices.some((choice) => choice.active.includes(name) || choice.draining.some((drain) => drain.node === name));
+  // Flows that others began are on it as long as those send them there: they end with a drain, not with this node's own choice.
+  const drained = choices.some(({ rejected }) => rejected.some((one) => one.node === name && one.why === "Draining"));
+  if ((used || (isOpen(input.plan, name) && !drained)) && !input.deadLinks.has(name)) return k;
   for (const id of [...input.plan.paths.keys()].sort()) {
     if (serves(input.plan, id) || !input.plan.paths.get(id)?.gateways.some(({ node }) => node === name)) continue;
     const live = (input.choices.get(id)?.active ?? [])

@@ -1,18 +1,16 @@
-/**
- * The nft table `inet isthmus`: echo responder, marks, forward policy, leak guard, translation. nft 1.0.6 cannot merge
- * two marks in one expression, so there is one rule per value; only the bits of our mask are ever written.
- */
+/** The nft table `inet isthmus`: echo responder, marks (`nft-marks.ts`), forward policy, leak guard, translation. */
 import type { PathId } from "../model/plan.ts";
 import type { Cidr, NodeName } from "../model/scalars.ts";
 import { familyOf } from "../net/ip.ts";
 import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
 import { serves } from "./claims.ts";
-import { GATEWAY_INTERFACE, hex, linkInterface, MARK_RETURN, MARK_UNDERLAY, marksOf } from "./layout.ts";
+import { GATEWAY_INTERFACE, linkInterface } from "./layout.ts";
+import { FAMILIES, fromClients, inboundMarks, NOT_OURS_IN, outboundMarks, pinFlows, rangeText } from "./nft-marks.ts";
+import { clientInterfaces, isPaired, keptLan, lanOf, openLinks, overlayAddresses } from "./pairs.ts";
 import { disjoint, parsed } from "./prefixes.ts";
 import type { DesiredInput, NftTable } from "./types.ts";
 import { clientSources, isGateway, overlayMtu } from "./wireguard.ts";
 
-const NOT_OURS_IN = 'iifname != "ism*" iifname != "lo"';
 /** Containers and virtual machines of this node may use what the node uses; machines of its networks may not. */
 const CONTAINER_BRIDGES = ["br-*", "cali*", "cilium*", "cni*", "docker*", "flannel*", "lxc*", "lxdbr*", "podman*", "veth*", "virbr*"];
 const NOT_OURS_OUT = 'oifname != "ism*" oifname != "lo"';
@@ -64,10 +62,15 @@ function servedPaths(input: DesiredInput): Served[] {
 
 function sourcesOf(input: DesiredInput, name: NodeName): Cidr[] {
   const peer = input.plan.peers.get(name);
-  return peer === undefined ? [] : clientSources(input, peer);
+  if (peer === undefined) return [];
+  return [...clientSources(input, peer), ...(isPaired(input.plan, name) ? lanOf(input.plan, name, peer) : [])];
 }
 
-/** `c4_<path>` clients, `d4_<path>` destinations, `lan4_site` the own site's subnets, `own4_node` what this node advertises; the same with 6. */
+/**
+ * `c4_<path>` clients, `d4_<path>` destinations, `s4_<k>` where flows that begin beyond link k may come from, `lan4_site` the own
+ * site's subnets, `own4_node` what this node advertises; where the site's LAN keeps its addresses, `far4_site` what it reaches over
+ * `ismgw0`, `pair4_site` what it reaches over pairwise links; the same with 6.
+ */
 function desiredSets(input: DesiredInput, served: readonly Served[]): Map<string, readonly string[]> {
   const sets = new Map<string, readonly string[]>();
   const put = (letter: string, name: string, cidrs: readonly Cidr[]): void => {
@@ -80,11 +83,33 @@ function desiredSets(input: DesiredInput, served: readonly Served[]): Map<string
   };
   put("lan", "site", carriesLan(input) ? input.plan.self.subnets : []);
   put("own", "node", input.plan.self.advertise);
+  for (const { k, sources } of openLinks(input)) put("s", String(k), sources);
+  if (keptLan(input.plan) !== undefined) {
+    put("far", "site", farFromLan(input));
+    put("pair", "site", pairedWithLan(input));
+  }
   for (const { id, clients, destinations } of served) {
     put("c", id, clients);
     put("d", id, destinations);
   }
   return new Map([...sets].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** Overlay addresses of clients that a LAN reaches over `ismgw0`: all of other sites but pairs. */
+function farFromLan({ plan }: DesiredInput): Cidr[] {
+  return [...plan.clients].flatMap(([name, client]) => {
+    const peer = plan.peers.get(name);
+    const reached = peer !== undefined && client.pair === undefined && client.paths.includes(`subnet/${plan.self.site}`);
+    return reached ? overlayAddresses(plan, peer) : [];
+  });
+}
+
+/** What a LAN reaches over pairwise links: the other end's overlay addresses, and the subnets behind it. */
+function pairedWithLan(input: DesiredInput): Cidr[] {
+  const { plan } = input;
+  return openLinks(input).flatMap(({ paired, peer }) =>
+    paired ? [...overlayAddresses(plan, peer), ...(plan.paths.get(`subnet/${peer.s}`)?.destinations ?? [])] : [],
+  );
 }
 
 /** Whether machines of the own site's LANs may use this node as their way into the overlay. */
@@ -107,41 +132,14 @@ function echo(input: DesiredInput): string[] {
   const { v4, v6 } = gatewayLinkAddress(input.plan.network, input.plan.self.index);
   const port = input.plan.network.ports.echo;
   return [
-    `iifname "${GATEWAY_INTERFACE}" ip daddr ${v4} udp dport ${port} ip daddr set ip saddr ip saddr set ${v4} notrack accept`,
-    `iifname "${GATEWAY_INTERFACE}" ip6 daddr ${v6} udp dport ${port} ip6 daddr set ip6 saddr ip6 saddr set ${v6} notrack accept`,
+    `${fromClient(input)} ip daddr ${v4} udp dport ${port} ip daddr set ip saddr ip saddr set ${v4} notrack accept`,
+    `${fromClient(input)} ip6 daddr ${v6} udp dport ${port} ip6 daddr set ip6 saddr ip6 saddr set ${v6} notrack accept`,
   ];
 }
 
-function inboundMarks(input: DesiredInput): string[] {
-  const write = writer(input);
-  const rules: string[] = [];
-  if (isGateway(input)) rules.push(`iifname "${GATEWAY_INTERFACE}" ct direction original ${write.unset} ${write.ct(MARK_RETURN)}`);
-  // For flows that are translated afterwards (Docker's published ports): their replies are routed before they are translated back.
-  rules.push(`${NOT_OURS_IN} ct direction original ${write.unset} fib daddr type local ${write.ct(MARK_UNDERLAY)}`);
-  return [...rules, ...restoreMarks(input)];
-}
-
-function outboundMarks(input: DesiredInput): string[] {
-  return restoreMarks(input);
-}
-
-/** The way back of what came in, the way on of what is pinned to a link. */
-function restoreMarks(input: DesiredInput): string[] {
-  const write = writer(input);
-  const back = isGateway(input) ? [MARK_RETURN, MARK_UNDERLAY] : [MARK_UNDERLAY];
-  return [
-    ...back.map((value) => `ct direction reply ${write.is(value)} ${write.meta(value)}`),
-    ...linkNumbers(input).map((k) => `ct direction original ${write.is(k)} ${write.meta(k)}`),
-  ];
-}
-
-/** A flow belongs to the link that carries it; one whose link died and that went elsewhere stays there. */
-function pinFlows(input: DesiredInput): string[] {
-  const write = writer(input);
-  const { v4, v6 } = rangeText(input);
-  // Probes and state messages judge a link: pinned to the link that stood in for it, they would judge that one for ever.
-  const own = [`ip daddr ${v4} accept`, `ip6 daddr ${v6} accept`];
-  return own.concat(linkNumbers(input).map((k) => `oifname "${linkInterface(k)}" ct direction original ${write.below(MARK_RETURN)} ${write.ct(k)}`));
+function fromClient(input: DesiredInput): string {
+  const names = clientInterfaces(input).map((name) => `"${name}"`);
+  return names.length === 1 ? `iifname ${names[0]}` : `iifname { ${names.join(", ")} }`;
 }
 
 /** Probes and state messages are believed from links only. */
@@ -170,14 +168,14 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
   ];
   if (isGateway(input)) {
     const { echo: port } = input.plan.network.ports;
-    rules.push(`iifname "${GATEWAY_INTERFACE}" oifname "${GATEWAY_INTERFACE}" ct state untracked udp dport ${port} accept`);
+    for (const name of clientInterfaces(input)) rules.push(`iifname "${name}" oifname "${name}" ct state untracked udp dport ${port} accept`);
   }
   for (const side of ["iifname", "oifname"]) {
     rules.push(`${side} "ism*" ct direction reply ct state { established, related } accept`, `${side} "ism*" ct state related accept`);
   }
   for (const { id } of served) {
     for (const [ip, family] of FAMILIES)
-      rules.push(`iifname "${GATEWAY_INTERFACE}" oifname != "ism*" ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
+      rules.push(`${fromClient(input)} oifname != "ism*" ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
   }
   for (const [ip, family] of FAMILIES) {
     rules.push(`iifname "ism*" oifname != "ism*" ${ip} daddr @own${family}_node accept`);
@@ -189,18 +187,33 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
 }
 
 function translate(input: DesiredInput, served: readonly Served[]): string[] {
-  const write = writer(input);
   const { v4, v6 } = meshAddress(input.plan.network, input.plan.self.index);
-  const rules = [`oifname "ism*" ip saddr @lan4_site snat ip to ${v4}`, `oifname "ism*" ip6 saddr @lan6_site snat ip6 to ${v6}`];
+  const rules = [
+    ...untranslatedLan(input),
+    `oifname "ism*" ip saddr @lan4_site snat ip to ${v4}`,
+    `oifname "ism*" ip6 saddr @lan6_site snat ip6 to ${v6}`,
+  ];
   for (const { id } of served) {
     const snat = input.plan.serves.get(id)?.snat;
     for (const [ip, family] of FAMILIES) {
       const fixed = snat?.type === "Address" && snat.address !== undefined && familyOf(snat.address) === family ? snat.address : undefined;
       const verdict = snat?.type === "None" ? "accept" : fixed === undefined ? "masquerade" : `snat ${ip} to ${fixed}`;
-      rules.push(`oifname != "ism*" ${write.is(MARK_RETURN)} ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} ${verdict}`);
+      rules.push(`oifname != "ism*" ${fromClients(input)} ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} ${verdict}`);
     }
   }
   return rules;
+}
+
+/** Where a site's LAN keeps its addresses, and the other end of the link lets them in. */
+function untranslatedLan(input: DesiredInput): string[] {
+  const own = keptLan(input.plan);
+  if (own === undefined) return [];
+  return FAMILIES.flatMap(([ip, family]) => [
+    `oifname "${GATEWAY_INTERFACE}" ${ip} saddr @d${family}_${own} accept`,
+    ...openLinks(input).flatMap(({ k, paired }) =>
+      paired ? [`oifname "${linkInterface(k)}" ${ip} saddr @d${family}_${own} ${ip} daddr @pair${family}_site accept`] : [],
+    ),
+  ]);
 }
 
 /** I4: nothing for an overlay address, and nothing that this node says as an overlay address, leaves by the underlay. */
@@ -212,37 +225,4 @@ function leakGuard(input: DesiredInput): string[] {
     `${NOT_OURS_OUT} ct direction original fib saddr type local ip saddr ${v4} drop`,
     `${NOT_OURS_OUT} ct direction original fib saddr type local ip6 saddr ${v6} drop`,
   ];
-}
-
-const FAMILIES = [
-  ["ip", 4],
-  ["ip6", 6],
-] as const;
-
-function rangeText({ plan }: DesiredInput): { v4: string; v6: string } {
-  return { v4: `{ ${plan.network.overlay.v4}, ${plan.network.links.v4} }`, v6: plan.network.overlay.v6 };
-}
-
-function linkNumbers(input: DesiredInput): number[] {
-  return [...input.links].flatMap(([name, k]) => (input.plan.peers.has(name) ? [k] : [])).sort((a, b) => a - b);
-}
-
-interface MarkWriter {
-  readonly unset: string;
-  is(value: number): string;
-  below(value: number): string;
-  ct(value: number): string;
-  meta(value: number): string;
-}
-
-function writer({ plan }: DesiredInput): MarkWriter {
-  const marks = marksOf(plan.network);
-  const masked = `ct mark and ${hex(marks.mask)}`;
-  return {
-    unset: `${masked} == 0`,
-    is: (value) => `${masked} == ${hex(marks.bits(value))}`,
-    below: (value) => `${masked} < ${hex(marks.bits(value))}`,
-    ct: (value) => `ct mark set ct mark and ${hex(marks.others)} or ${hex(marks.bits(value))}`,
-    meta: (value) => `meta mark set meta mark and ${hex(marks.others)} or ${hex(marks.bits(value))}`,
-  };
 }

@@ -10,6 +10,7 @@ import { hasV6 } from "./addresses.ts";
 import type { Claims } from "./claims.ts";
 import { FALLBACK_METRIC, FLOW_GROUP, GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE, METRIC } from "./layout.ts";
 import type { Groups } from "./nexthops.ts";
+import { openLinks, overlayAddresses } from "./pairs.ts";
 import { parsed } from "./prefixes.ts";
 import { linkHalves, overlayRanges, v6Ranges } from "./protection.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
@@ -45,7 +46,6 @@ export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Group
   return last.routes;
 }
 
-/** Only where the intent says so, and only while no gateway was ever alive (I4). */
 /**
  * A link below 1280 bytes has no IPv6. A path that may move to it has none by any link, and no flow is pinned in IPv6: a group that
  * loses its IPv6 with a failover would be refused by the kernel while routes stand on it.
@@ -71,6 +71,7 @@ function narrowRoutes({ plan }: DesiredInput, narrow: readonly (readonly [NodeNa
   });
 }
 
+/** Only where the intent says so, and only while no gateway was ever alive (I4). */
 function goesUnderlay(input: DesiredInput, id: string): boolean {
   const path = input.plan.paths.get(id as never);
   return path?.onNoGateway === "Underlay" && (input.choices.get(id as never)?.active.length ?? 0) === 0;
@@ -93,7 +94,7 @@ function overlayRoutes(input: DesiredInput, claims: Claims, groups: Groups): Rou
   return routes;
 }
 
-/** Link addresses: each gateway's by its link, all clients' by `ismgw0`. */
+/** Link addresses: each gateway's by its link, all clients' by `ismgw0`, but for those of a pairwise link. */
 function linkRoutes(input: DesiredInput, ends: readonly (readonly [number, number])[]): Route[] {
   const { plan } = input;
   const { network, self } = plan;
@@ -103,8 +104,12 @@ function linkRoutes(input: DesiredInput, ends: readonly (readonly [number, numbe
     for (const address of [v4, v6]) routes.push(device(hostCidr(address), linkInterface(k), clientLinkAddress(network, self.index)));
   }
   if (!isGateway(input)) return routes;
-  for (const range of [linkHalves(plan).clients, v6Ranges(plan).clients])
-    routes.push(device(range, GATEWAY_INTERFACE, gatewayLinkAddress(network, self.index)));
+  const own = gatewayLinkAddress(network, self.index);
+  for (const range of [linkHalves(plan).clients, v6Ranges(plan).clients]) routes.push(device(range, GATEWAY_INTERFACE, own));
+  for (const { k, peer, paired } of openLinks(input)) {
+    if (paired)
+      for (const address of Object.values(clientLinkAddress(network, peer.i))) routes.push(device(hostCidr(address), linkInterface(k), own));
+  }
   for (const dst of DEFAULTS) {
     routes.push({ ...plain(dst, "unicast", RETURN_TABLE), dev: GATEWAY_INTERFACE }, plain(dst, "unreachable", RETURN_TABLE, FALLBACK_METRIC));
   }
@@ -113,9 +118,16 @@ function linkRoutes(input: DesiredInput, ends: readonly (readonly [number, numbe
 
 function flowRoutes(input: DesiredInput, ends: readonly (readonly [number, number])[]): Route[] {
   const src = meshAddress(input.plan.network, input.plan.self.index);
-  return ends.flatMap(([k]) =>
+  const routes = ends.flatMap(([k]) =>
     DEFAULTS.map((dst): Route => ({ ...plain(dst, "unicast", OVERLAY_TABLE + k), nexthopId: FLOW_GROUP + k, src: of(src, dst) })),
   );
+  for (const { k, peer, paired } of openLinks(input)) {
+    if (!paired) continue;
+    // The other end itself is there and nowhere else, wherever its link's flows go.
+    for (const dst of overlayAddresses(input.plan, peer))
+      routes.push({ ...plain(dst, "unicast", OVERLAY_TABLE + k), dev: linkInterface(k), src: of(src, dst) });
+  }
+  return routes;
 }
 
 function lanRoutes(input: DesiredInput, claims: Claims): Route[] {

@@ -1,7 +1,7 @@
 /** Sysctls, in the order in which they must be written; the driver records the values before. */
 import { hasV6 } from "./addresses.ts";
 import { serves } from "./claims.ts";
-import { GATEWAY_INTERFACE } from "./layout.ts";
+import { clientInterfaces } from "./pairs.ts";
 import type { DesiredInput, WgInterface } from "./types.ts";
 import { isGateway } from "./wireguard.ts";
 
@@ -13,10 +13,11 @@ export function desiredSysctls(input: DesiredInput, interfaces: ReadonlyMap<stri
   // Loose: a reply may come in by another link than the route back uses. The kernel takes the larger of `all` and the interface's.
   for (const name of interfaces.keys()) sysctls.set(`net.ipv4.conf.${name}.rp_filter`, "2");
   sysctls.set("net.ipv4.conf.all.src_valid_mark", "1");
-  if (interfaces.has(GATEWAY_INTERFACE)) {
+  for (const name of clientInterfaces(input)) {
+    if (!interfaces.has(name)) continue;
     // The echo responder sends a probe back with the gateway's own address as source, through the forwarding path.
-    sysctls.set(`net.ipv4.conf.${GATEWAY_INTERFACE}.accept_local`, "1");
-    sysctls.set(`net.ipv4.conf.${GATEWAY_INTERFACE}.send_redirects`, "0");
+    sysctls.set(`net.ipv4.conf.${name}.accept_local`, "1");
+    sysctls.set(`net.ipv4.conf.${name}.send_redirects`, "0");
   }
   if (forwards(input)) {
     if (hasV6(input.host)) {

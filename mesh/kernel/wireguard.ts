@@ -83,9 +83,11 @@ function clientPeers(input: DesiredInput): WgPeer[] {
   const { plan } = input;
   // Keepalive makes a gateway that comes back from a reboot open the sessions itself: its clients would go on sending into the
   // old ones for seconds (DATAPLANE §5). One behind NAT holds its mappings open with it, too.
-  return [...plan.clients.keys()].flatMap((name) => {
+  return [...plan.clients].flatMap(([name, { pair: paired }]) => {
     const one = plan.peers.get(name);
-    return one === undefined || name === plan.self.name ? [] : [peer(one, clientSources(input, one), KEEPALIVE, input.dial.get(name)?.client)];
+    return one === undefined || name === plan.self.name || paired === 1
+      ? []
+      : [peer(one, clientSources(input, one), KEEPALIVE, input.dial.get(name)?.client)];
   });
 }
 

@@ -124,7 +124,12 @@ export type ServePlan = z.infer<typeof ServePlan>;
 export const ClientPlan = z.object({
   /** Path ids that the client uses here. */
   paths: z.array(z.string()),
-  /** UDP port of the client's link to this node, once the client reported it: a gateway behind NAT dials it. */
+  /**
+   * Set where each is a gateway of its site's subnets and the other's client: one link serves both ways, with everything allowed on
+   * both ends, and each dials the other's port of it.
+   */
+  pair: z.literal(1).optional(),
+  /** UDP port of the client's link to this node, once the client reported it: a gateway behind NAT dials it, and so does a pair. */
   port: Port.optional(),
 });
 export type ClientPlan = z.infer<typeof ClientPlan>;

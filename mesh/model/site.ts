@@ -10,7 +10,10 @@ export const SiteSpec = z.strictObject({
   labels: Labels.optional().describe("Given to every node of the site."),
   subnets: z.array(Cidr).max(256).optional().describe("LANs that other sites reach through this site's gateway nodes."),
   gateways: Labels.optional().describe("Selects the nodes that carry the subnets; all nodes of the site when absent."),
-  snat: z.enum(["Masquerade", "None"]).default("Masquerade").describe("How traffic from the overlay into the subnets is translated."),
+  snat: z
+    .enum(["Masquerade", "None"])
+    .default("Masquerade")
+    .describe("How traffic between the overlay and the subnets is translated. None: both ends see each other's own addresses."),
   priority: z.int().min(0).max(1000).default(100).describe("Order for disaster recovery: higher first."),
   grants: z
     .strictObject({

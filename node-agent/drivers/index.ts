@@ -50,8 +50,8 @@ export interface Kernel {
   configureHost(udpPorts: readonly number[]): Promise<string[]>;
   /** Tables and chains of others that drop forwarded packets (condition `ForwardingBlocked`). */
   forwardingBlockers(): Promise<string[]>;
-  /** Flows of clients that this gateway still forwards; unknown without the tool `conntrack`. @param mark its value and mask */
-  clientFlows(mark: string, own: ReadonlySet<string>): Promise<number | undefined>;
+  /** Flows of clients that this gateway still forwards; unknown without the tool `conntrack`. @param marks value and mask of each that they carry */
+  clientFlows(marks: readonly string[], own: ReadonlySet<string>): Promise<number | undefined>;
   /** Removes exactly what is ours and restores what was recorded; says what it did. */
   cleanup(): Promise<string[]>;
 }
@@ -66,8 +66,8 @@ export function createKernel(options: KernelOptions): Kernel {
   const inHostTurn = queue();
   const told = new Map<string, string>();
   let probed: Promise<boolean> | undefined;
-  const look = createWireguardLook();
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
+  const look = createWireguardLook();
   const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
   const observe = async (): Promise<KernelState> => {
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
