@@ -6,9 +6,8 @@ import { egress, expectInSync, INTERNET, type Plane, planeUp, settled, steady } 
 
 const NAME = `t-${process.pid}-mtu`;
 const CLIENT = "datacenter1";
-/** Largest packet of the underlay that gets through the hole, and what WireGuard leaves of it (RFC 791, UDP, 32 bytes of its own). */
-const HOLE = 1400;
-const INSIDE = HOLE - 60;
+/** What WireGuard takes of a packet of the underlay (RFC 791, UDP, 32 bytes of its own). */
+const OVERHEAD = 60;
 const BYTES = 300_000;
 
 let plane: Plane;
@@ -22,10 +21,10 @@ beforeAll(async () => {
 
 afterAll(async () => plane.down());
 
-/** Between the datacenter and do1 larger packets vanish; nobody is told. */
-async function hole(): Promise<void> {
+/** Between the datacenter and do1 packets of the underlay that are larger vanish; nobody is told. */
+async function hole(bytes: number): Promise<void> {
   const ends = [plane.addressOf("dc-router"), plane.addressOf("do1")];
-  const drops = [ends, ends.toReversed()].map(([from, to]) => `ip saddr ${from} ip daddr ${to} meta length > ${HOLE} drop`);
+  const drops = [ends, ends.toReversed()].map(([from, to]) => `ip saddr ${from} ip daddr ${to} meta length > ${bytes} drop`);
   await netnsScript(
     netnsName(NAME, WORLD),
     `nft -f - <<'END'\ntable inet hole {\n  chain forward { type filter hook forward priority -10; ${drops.join("; ")}; }\n}\nEND\n`,
@@ -48,7 +47,16 @@ const linkTo = async (gateway: string): Promise<number> => {
   const name = links.find((link) => link.gateway === gateway)?.interface ?? "";
   return Number(await plane.sh(CLIENT, `cat /sys/class/net/${name}/mtu`));
 };
-const condition = async (): Promise<string | undefined> => (await plane.status(CLIENT)).conditions.find(({ type }) => type === "SmallMtu")?.message;
+const condition = async (wanted: string): Promise<string | undefined> =>
+  (await plane.status(CLIENT)).conditions.find(({ type }) => type === wanted)?.message;
+const said = async (type: string): Promise<true> =>
+  eventually(`${type} is said`, 60_000, async () => ((await condition(type).catch(() => undefined)) === undefined ? undefined : true));
+const unsaid = async (type: string): Promise<true> =>
+  eventually(`${type} is said no more`, 60_000, async () => ((await condition(type).catch(() => "")) === undefined ? true : undefined));
+const wholeWidth = async (full: number): Promise<true> =>
+  eventually("the whole width is used again", 60_000, async () => ((await linkTo("do1").catch(() => 0)) === full ? true : undefined));
+/** IPv6 routes of flows that are pinned to a link. */
+const pinned = async (): Promise<number> => Number(await plane.sh(CLIENT, "ip -6 route show table all proto 157 | grep -c '^default nhid' || true"));
 /** The next packet by the mesh to do1 may be so large. */
 const meshMtu = async (): Promise<number | undefined> => {
   const address = await plane.lab.overlayAddress("do1");
@@ -59,17 +67,17 @@ const meshMtu = async (): Promise<number | undefined> => {
 test("a black hole for large packets is measured, said, and no connection stalls in it; when it is gone, all sizes are used", async () => {
   const full = await linkTo("do1");
   expect(await echoed()).toBe(BYTES);
-  await hole();
+  await hole(1400);
   expect(await echoed()).toBeLessThan(BYTES);
 
   // Measured when sessions begin; an agent that starts anew is one case of it.
   await plane.lab.crash(CLIENT);
-  await eventually("the narrow way is found", 60_000, async () => ((await condition().catch(() => undefined)) === undefined ? undefined : true));
-  expect(await condition()).toContain("do1");
-  expect(await condition()).not.toContain("do2");
+  await said("SmallMtu");
+  expect(await condition("SmallMtu")).toContain("do1");
+  expect(await condition("SmallMtu")).not.toContain("do2");
   const [link, mesh] = [await linkTo("do1"), await meshMtu()];
-  expect(link).toBeLessThanOrEqual(INSIDE);
-  expect(link).toBeGreaterThan(INSIDE - 16);
+  expect(link).toBeLessThanOrEqual(1400 - OVERHEAD);
+  expect(link).toBeGreaterThan(1400 - OVERHEAD - 16);
   expect(mesh).toBe(link);
   expect(await linkTo("do2")).toBe(full);
   await plane.becomes("egress by do1", CLIENT, plane.addressOf("do1"));
@@ -82,8 +90,28 @@ test("a black hole for large packets is measured, said, and no connection stalls
 
   await netnsScript(netnsName(NAME, WORLD), "nft delete table inet hole");
   await plane.lab.crash(CLIENT);
-  await eventually("the whole width is used again", 60_000, async () => ((await linkTo("do1").catch(() => 0)) === full ? true : undefined));
-  await eventually("nothing is said any more", 30_000, async () => ((await condition().catch(() => "")) === undefined ? true : undefined));
+  await wholeWidth(full);
+  await unsaid("SmallMtu");
   expect(await meshMtu()).toBeUndefined();
   expect(await echoed()).toBe(BYTES);
+});
+
+test("a way that is too narrow for IPv6 has none, and says so; IPv4 goes on, and IPv6 comes back with the width", async () => {
+  const [full, before] = [await linkTo("do1"), await pinned()];
+  expect(before).toBeGreaterThan(0);
+  await hole(1300);
+  await plane.lab.crash(CLIENT);
+  await said("NoIPv6");
+  expect(await linkTo("do1")).toBeLessThanOrEqual(1300 - OVERHEAD);
+  await plane.becomes("egress by do1", CLIENT, plane.addressOf("do1"));
+  expect(await echoed()).toBe(BYTES);
+  await expectInSync(plane, CLIENT);
+  expect(await pinned()).toBe(0);
+
+  await netnsScript(netnsName(NAME, WORLD), "nft delete table inet hole");
+  await plane.lab.crash(CLIENT);
+  await wholeWidth(full);
+  await unsaid("NoIPv6");
+  await expectInSync(plane, CLIENT);
+  expect(await pinned()).toBe(before);
 });
