@@ -56,7 +56,12 @@ function brokenLinks(desired: KernelState, observed: KernelState): Operation[] {
     .map(({ name }) => ({ op: "link.remove", name }));
 }
 
+/**
+ * Peers of links that stand come first: making a link takes a tenth of a second where it is a process of its own, and a newcomer's
+ * first handshake with the mesh interface does not wait for that.
+ */
 function linkOperations(desired: KernelState, observed: KernelState): { add: Operation[]; remove: Operation[] } {
+  const early: Operation[] = [];
   const links: Operation[] = [];
   const peers: Operation[] = [];
   const remove: Operation[] = [];
@@ -67,11 +72,12 @@ function linkOperations(desired: KernelState, observed: KernelState): { add: Ope
     else if (!sameLink(link, now)) links.push({ op: "link.set", link, before: now });
     const before = now?.peers ?? new Map<never, never>();
     // A prefix that moves between peers is written last where it ends up: whole lists are complete by then.
-    for (const peer of link.peers.values()) peers.push(...peerOperations(link.name, peer, before.get(peer.publicKey)));
+    const own = [...link.peers.values()].flatMap((peer) => peerOperations(link.name, peer, before.get(peer.publicKey)));
+    (now !== undefined && sameLink(link, now) ? early : peers).push(...own);
     for (const publicKey of before.keys()) if (!link.peers.has(publicKey)) remove.push({ op: "peer.remove", link: link.name, publicKey });
   }
   for (const name of observed.wireguard.keys()) if (!desired.wireguard.has(name)) remove.push({ op: "link.remove", name });
-  return { add: [...links, ...peers], remove };
+  return { add: [...early, ...links, ...peers], remove };
 }
 
 function sameLink(a: WgInterface, b: WgInterface): boolean {

@@ -214,6 +214,19 @@ describe("diffKernel", () => {
     expect(kinds.indexOf("nft.replace")).toBeLessThan(kinds.indexOf("link.add"));
   });
 
+  it("a newcomer is written into links that stand before any other link is made", () => {
+    const { state: desired } = desiredKernel(clientInput());
+    const mesh = desired.wireguard.get("ism0");
+    if (mesh === undefined) throw new Error("no mesh interface");
+    const [newcomer] = mesh.peers.keys();
+    const before = new Map([...mesh.peers].filter(([key]) => key !== newcomer));
+    const found = diffKernel(desired, { ...desired, wireguard: new Map([["ism0", { ...mesh, peers: before }]]) });
+    const kinds = found.map((one) => (one.op === "peer.add" ? `${one.op} ${one.link}` : one.op));
+    expect(kinds[0]).toBe("peer.add ism0");
+    expect(kinds.slice(1)).toContain("link.add");
+    expect(kinds.lastIndexOf("link.add")).toBeLessThan(kinds.indexOf("peer.add ismg1"));
+  });
+
   it("I4: forwards only when every route and rule stands, so that a gateway that boots lets nothing out in the clear", () => {
     const operations = diffKernel(desiredKernel(gatewayInput()).state, EMPTY_KERNEL);
     const last = operations.findLastIndex(({ op }) => op === "route.replace" || op === "rule.add");
