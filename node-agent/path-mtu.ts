@@ -20,10 +20,12 @@ const LEAST = 576;
 /** WireGuard pads to 16 bytes; nothing finer can be told apart. */
 const STEP = 8;
 const HOUR_MS = 3_600_000;
-/** Until a peer is measured again: a gateway in use, any other, one whose way is narrow, one that did not answer. */
-const AGAIN_MS = { link: HOUR_MS, peer: 6 * HOUR_MS, narrow: 600_000, mute: 30_000 } as const;
-const MOST_MUTE_MS = HOUR_MS;
-const IDLE_MS = 60_000;
+/** Until a peer is measured again: a gateway in use, any other, one whose way is narrow. */
+const AGAIN_MS = { link: HOUR_MS, peer: 6 * HOUR_MS, narrow: 600_000 } as const;
+/** One that did not answer; longer each time. */
+const MUTE_MS = { link: 30_000, peer: 600_000 } as const;
+/** Peers that are no gateways in use take turns: a thousand of them must not cost an idle agent a percent of a core. */
+export const PACE_MS = 20_000;
 
 export interface MtuTarget {
   /** Its mesh address. */
@@ -97,12 +99,13 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
   let narrow = ports.stored;
   let measuring: NodeName | undefined;
   let woken = new AbortController();
+  let peersFrom = -Infinity;
   /** The same failure for a thousand peers is told once. */
   let said = "";
 
   const next = (): [NodeName, Entry] | undefined => {
     const now = ports.now();
-    const due = [...entries].filter(([, { dueAt }]) => dueAt <= now);
+    const due = [...entries].filter(([, { dueAt, target }]) => dueAt <= now && (target.link || now >= peersFrom));
     return due.toSorted(([, a], [, b]) => Number(b.target.link) - Number(a.target.link) || a.dueAt - b.dueAt)[0];
   };
 
@@ -126,7 +129,8 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
     try {
       const answered = await measureMtu(full, (bytes) => ports.probe(address, bytes, signal));
       if (answered === undefined) {
-        entry.dueAt = ports.now() + Math.min(AGAIN_MS.mute * 2 ** entry.mute++, MOST_MUTE_MS);
+        const kind = entry.target.link ? "link" : "peer";
+        entry.dueAt = ports.now() + Math.min(MUTE_MS[kind] * 2 ** entry.mute++, AGAIN_MS[kind]);
         return;
       }
       const learned = await ports.learned(endpoint);
@@ -140,6 +144,7 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
       const after = bytes < full ? AGAIN_MS.narrow : entry.target.link ? AGAIN_MS.link : AGAIN_MS.peer;
       entry.dueAt = ports.now() + after * (0.75 + ports.random() / 2);
     } finally {
+      if (!entry.target.link) peersFrom = ports.now() + PACE_MS;
       if (measuring !== undefined) {
         measuring = undefined;
         ports.onChange();
@@ -174,7 +179,7 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
         const full = ports.full();
         const one = full === undefined ? undefined : next();
         if (one === undefined || full === undefined) {
-          await pause(IDLE_MS, AbortSignal.any([signal, woken.signal]));
+          await pause(PACE_MS, AbortSignal.any([signal, woken.signal]));
           continue;
         }
         const [node, entry] = one;

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import type { Endpoint, IpAddress, NodeName } from "../../mesh/model/scalars.ts";
-import { createPathMtu, formatNarrow, measureMtu, type MtuTarget, parseNarrow, type PathMtu } from "../../node-agent/path-mtu.ts";
+import { createPathMtu, formatNarrow, measureMtu, type MtuTarget, PACE_MS, parseNarrow, type PathMtu } from "../../node-agent/path-mtu.ts";
 
 const eventually = (check: () => void): Promise<void> => vi.waitFor(check, { timeout: 10_000, interval: 5 });
 
@@ -73,7 +73,12 @@ describe("the agent", () => {
   test("measures gateways first, and tells what is narrow", async () => {
     await withMtu(new Map(), async (mtu, world) => {
       world.carried.set("gw", 1300);
-      mtu.setTargets(...targets(target("a"), target("b"), target("gw", "203.0.113.9:51820", true)));
+      const all = targets(target("a"), target("b"), target("gw", "203.0.113.9:51820", true));
+      mtu.setTargets(...all);
+      await eventually(() => expect(world.asked).toEqual(["gw", "a"]));
+      // The others take turns.
+      world.now += PACE_MS;
+      mtu.setTargets(...all);
       await eventually(() => expect(world.asked).toEqual(["gw", "a", "b"]));
       await eventually(() => expect([...mtu.narrow]).toEqual([["gw", 1296]]));
       expect(world.changes).toBe(1);
@@ -109,7 +114,7 @@ describe("the agent", () => {
   test("believes ICMP where it comes, and forgets nodes that are gone", async () => {
     await withMtu(new Map([[n("gone"), 1300]]), async (mtu, world) => {
       world.learned = 1400;
-      mtu.setTargets(...targets(target("a"), target("b", "[2001:db8::1]:51820")));
+      mtu.setTargets(...targets(target("a", "203.0.113.1:51820", true), target("b", "[2001:db8::1]:51820", true)));
       await eventually(() =>
         expect([...mtu.narrow]).toEqual([
           ["a", 1340],
@@ -122,12 +127,12 @@ describe("the agent", () => {
   test("a peer that answers no ping keeps the MTU that the interface says", async () => {
     await withMtu(new Map(), async (mtu, world) => {
       world.carried.set("mute", 0);
-      mtu.setTargets(...targets(target("mute"), target("b")));
+      const all = targets(target("mute", "203.0.113.1:51820", true), target("b", "203.0.113.2:51820", true));
+      mtu.setTargets(...all);
       await eventually(() => expect(world.asked).toEqual(["mute", "b"]));
       expect(mtu.narrow.size).toBe(0);
-      // It is asked again, later each time.
       world.now += 31_000;
-      mtu.setTargets(...targets(target("mute"), target("b")));
+      mtu.setTargets(...all);
       await eventually(() => expect(world.asked).toEqual(["mute", "b", "mute"]));
     });
   });
