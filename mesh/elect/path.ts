@@ -196,11 +196,13 @@ function rejectedBy(input: PathInput, candidates: readonly Candidate[], active: 
 
 /** A first choice is provisional while better gateways may still be on their way: links that are new on both ends take a moment. */
 function provisional(previous: Choice | undefined, candidates: readonly Candidate[], active: readonly NodeName[], now: number): number | undefined {
-  if (previous !== undefined && previous.active.length > 0) {
-    return previous.provisionalUntil !== undefined && previous.provisionalUntil > now ? previous.provisionalUntil : undefined;
-  }
   const used = candidates.find(({ node }) => active.includes(node));
-  return used !== undefined && candidates.some((one) => one.rank < used.rank && one.tier >= TIER.Unheard) ? now + SETTLE_MS : undefined;
+  const awaited = used !== undefined && candidates.some((one) => one.rank < used.rank && one.tier >= TIER.Unheard);
+  if (previous === undefined || previous.active.length === 0) return awaited ? now + SETTLE_MS : undefined;
+  const until = previous.provisionalUntil;
+  // It is over with the move that it was for; what fails after that is no first contact.
+  const over = !awaited && !sameNodes(active, previous.active);
+  return until === undefined || until <= now || over ? undefined : until;
 }
 
 function waitsSince(previous: Choice | undefined, node: NodeName, now: number): number {

@@ -223,7 +223,8 @@ export async function forgetFlaps(plane: Plane, ...nodes: readonly string[]): Pr
       30_000,
       async () => {
         const status = await plane.status(node).catch(() => undefined);
-        return status !== undefined && status.started !== before ? true : undefined;
+        // Before its first pass it says nothing of its paths.
+        return status !== undefined && status.started !== before && status.lastPass !== undefined ? true : undefined;
       },
       { everyMs: 100 },
     );

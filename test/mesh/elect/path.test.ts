@@ -230,6 +230,22 @@ describe("failover", () => {
     expect(late(SETTLE_MS + 1, { a: "up", b: "up" }).active).toEqual(["b"]);
   });
 
+  test("first contact is over with the move to the best gateway: when that one fails right after, it waits for failback", () => {
+    const at = story(plan("ab"));
+    at(0, { a: "unknown", b: "up" });
+    expect(at(50, { a: "up", b: "up" })).not.toHaveProperty("provisionalUntil");
+    at(1_000, { a: "down", b: "up" });
+    expect(at(4_000, { a: "up", b: "up" })).toMatchObject({ active: ["b"], rejected: [{ node: "a", why: "Failback" }] });
+  });
+
+  test("first contact goes on while better gateways are still awaited, and while a standstill holds the move", () => {
+    const at = story(plan("abc"));
+    at(0, { a: "unknown", b: "unknown", c: "up" });
+    expect(at(50, { a: "unknown", b: "up", c: "up" })).toMatchObject({ active: ["b"], provisionalUntil: SETTLE_MS });
+    expect(at(90, { a: "up", b: "up", c: "up" }, { stalled: true })).toMatchObject({ active: ["b"], reason: "OwnStall" });
+    expect(at(190, { a: "up", b: "up", c: "up" }).active).toEqual(["a"]);
+  });
+
   test("a gateway that a new plan puts first takes over when it answers, without failback", () => {
     const at = story(plan("ab", { failback: { type: "Manual", delayMs: 0 } }));
     at(0, { a: "up", b: "up" });
