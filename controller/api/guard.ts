@@ -2,6 +2,7 @@
 import type { FieldFault } from "../../mesh/errors.ts";
 import type { MeshNetworkSpec } from "../../mesh/model/mesh-network.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
+import { RESERVED_RANGES } from "../../mesh/model/validate/rules.ts";
 import { contains, overlaps, familyOf, hostCidr, parseCidr, splitEndpoint, type ParsedCidr } from "../../mesh/net/ip.ts";
 
 export interface Protected {
@@ -21,12 +22,7 @@ export function protectedRanges(
     { cidr: overlay.v4, what: "the overlay's own range" },
     ...(overlay.v6 === undefined ? [] : [{ cidr: overlay.v6, what: "the overlay's own range" }]),
     { cidr: links.v4, what: "the link addresses" },
-    { cidr: "127.0.0.0/8", what: "loopback" },
-    { cidr: "::1/128", what: "loopback" },
-    { cidr: "169.254.0.0/16", what: "link-local addresses (metadata service)" },
-    { cidr: "fe80::/10", what: "link-local addresses" },
-    { cidr: "224.0.0.0/4", what: "multicast" },
-    { cidr: "ff00::/8", what: "multicast" },
+    ...RESERVED_RANGES.map(({ cidr, why }) => ({ cidr, what: why })),
     ...controllers.flatMap((address) => hostOf(address).map((cidr) => ({ cidr, what: `the controller ${address}` }))),
     ...nodes.flatMap((node) =>
       endpoints(node.metadata.name).flatMap((endpoint) =>

@@ -1,13 +1,14 @@
 /** Whole machines for tests: network and mount namespaces on one bridge, with real controller and agent processes. Needs root. */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AgentStatus } from "../../node-agent/status.ts";
 import { patient } from "../../lab/patience.ts";
+import { kill, makeBridge, pidsInside, sh } from "./netns.ts";
 
-export const isRoot = process.getuid?.() === 0;
+export { isRoot } from "./netns.ts";
 
 export interface TestMachine {
   readonly name: string;
@@ -35,9 +36,7 @@ export interface TestNet {
 export function openNet(prefix: string): TestNet {
   const bridge = `ist-f-${prefix}`;
   const closers: (() => void)[] = [];
-  sh(
-    `ip netns del ${bridge} 2>/dev/null; ip netns add ${bridge}; ip -n ${bridge} link set lo up; ip -n ${bridge} link add br0 type bridge; ip -n ${bridge} link set br0 up`,
-  );
+  makeBridge(bridge);
   closers.push(() => sh(`ip netns del ${bridge}`));
   return {
     async machine(name, address, setup = "") {
@@ -51,10 +50,7 @@ export function openNet(prefix: string): TestNet {
         .padStart(2, "0")}`;
       let holder: ChildProcess | undefined;
       const powerOff = (): void => {
-        const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" })
-          .stdout.split("\n")
-          .filter((pid) => pid !== "");
-        for (const pid of inside) kill(Number(pid));
+        for (const pid of pidsInside(ns)) kill(pid);
         spawnSync("sh", ["-c", `ip netns del ${ns}; ip -n ${bridge} link del v-${name}`], { stdio: "ignore" });
       };
       const powerOn = async (): Promise<void> => {
@@ -157,16 +153,4 @@ export async function eventually<T>(withinMs: number, what: string, attempt: () 
 
 export function tail(file: string, lines = 40): string {
   return readFileSync(file, "utf8").split("\n").slice(-lines).join("\n");
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It is gone.
-  }
-}
-
-function sh(script: string): string {
-  return execFileSync("sh", ["-c", script], { encoding: "utf8" });
 }

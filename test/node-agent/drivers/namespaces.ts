@@ -1,5 +1,5 @@
 /** Machines for tests: a network namespace and a mount namespace each, joined by a bridge. Needs root. */
-import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +9,9 @@ import type { HostFacts, KernelState } from "../../../mesh/kernel/types.ts";
 import type { WgPublicKey } from "../../../mesh/model/scalars.ts";
 import type { ApplyResult } from "../../../node-agent/drivers/index.ts";
 import { patient } from "../../../lab/patience.ts";
+import { kill, makeBridge, pidsInside, sh } from "../netns.ts";
+
+export { isRoot, kill } from "../netns.ts";
 
 export interface Machine {
   readonly name: string;
@@ -47,9 +50,7 @@ export interface Lan {
 export function openLan(prefix: string): Lan {
   const bridge = `ist-d-${prefix}`;
   const closers: (() => void)[] = [];
-  sh(
-    `ip netns del ${bridge} 2>/dev/null; ip netns add ${bridge}; ip -n ${bridge} link set lo up; ip -n ${bridge} link add br0 type bridge; ip -n ${bridge} link set br0 up`,
-  );
+  makeBridge(bridge);
   closers.push(() => sh(`ip netns del ${bridge}`));
   return {
     async machine(name, address, setup = "") {
@@ -57,10 +58,7 @@ export function openLan(prefix: string): Lan {
       sh(`ip netns del ${ns} 2>/dev/null; ip netns add ${ns}`);
       const dir = mkdtempSync(join(tmpdir(), `${ns}-`));
       closers.push(() => {
-        const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" })
-          .stdout.split("\n")
-          .filter((pid) => pid !== "");
-        for (const pid of inside) kill(Number(pid));
+        for (const pid of pidsInside(ns)) kill(pid);
         sh(`ip netns del ${ns}`);
         rmSync(dir, { recursive: true, force: true });
       });
@@ -153,10 +151,7 @@ async function machineOf(ns: string, name: string, dir: string, publicKey: WgPub
       await start();
     },
     pids(words) {
-      const inside = spawnSync("ip", ["netns", "pids", ns], { encoding: "utf8" })
-        .stdout.split("\n")
-        .filter((pid) => pid !== "");
-      return inside.map(Number).filter((pid) => commandLine(pid).includes(words));
+      return pidsInside(ns).filter((pid) => commandLine(pid).includes(words));
     },
   };
 }
@@ -182,18 +177,4 @@ export async function eventually<T>(
     if (performance.now() > deadline) throw new Error(`not within ${patient(withinMs)} ms: ${what}`);
     await new Promise((resolve) => setImmediate(resolve));
   }
-}
-
-export function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It is gone.
-  }
-}
-
-export const isRoot = process.getuid?.() === 0;
-
-function sh(script: string): string {
-  return execFileSync("sh", ["-c", script], { encoding: "utf8" });
 }

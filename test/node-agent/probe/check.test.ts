@@ -9,21 +9,12 @@ import { monotonic } from "../../../node-agent/probe/clock.ts";
 import { createLanMonitor } from "../../../node-agent/probe/lan-health.ts";
 import { createPing, spawnLines, type SpawnLines } from "../../../node-agent/probe/ping.ts";
 import { createUplinkMonitor } from "../../../node-agent/probe/uplink.ts";
+import { eventually } from "./eventually.ts";
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0)) await cleanup();
 });
-const eventually = (what: () => void): Promise<void> =>
-  expect
-    .poll(
-      () => {
-        what();
-        return true;
-      },
-      { timeout: 10_000, interval: 5 },
-    )
-    .toBe(true);
 
 /** `ping` as lines that a test writes: replies for every address that is alive. */
 function fakePing(alive: Set<string>): { spawn: SpawnLines; started: string[]; running: () => number } {

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import type { IpAddress, NodeName } from "../../../mesh/model/scalars.ts";
 import { monotonic } from "../../../node-agent/probe/clock.ts";
 import { createStateClient, createStateServer, type GatewayWord, type StateServer } from "../../../node-agent/probe/link-state.ts";
+import { eventually } from "./eventually.ts";
 
 const port = 22_000 + (process.pid % 20_000);
 const client = "127.78.0.1" as IpAddress;
@@ -26,17 +27,6 @@ function startClient(): GatewayWord[] {
   asker.setGateways([{ node: name, address: gateway }]);
   return heard;
 }
-
-const eventually = (what: () => void): Promise<void> =>
-  expect
-    .poll(
-      () => {
-        what();
-        return true;
-      },
-      { timeout: 5_000, interval: 5 },
-    )
-    .toBe(true);
 
 describe("a gateway's word", () => {
   test("is asked for at once and every second, and pushed when it changes", async () => {

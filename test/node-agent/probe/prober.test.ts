@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import type { IpAddress, NodeName } from "../../../mesh/model/scalars.ts";
 import { monotonic } from "../../../node-agent/probe/clock.ts";
 import { createProber, type Prober } from "../../../node-agent/probe/prober.ts";
+import { eventually } from "./eventually.ts";
 
 const here = import.meta.dirname;
 const port = 20_000 + (process.pid % 20_000);
@@ -57,16 +58,6 @@ function startProber(targets: Parameters<Prober["setTargets"]>[0]): Prober {
 }
 
 const verdicts = (prober: Prober): string[] => [...prober.links().values()].map(({ verdict }) => verdict);
-const eventually = (what: () => void): Promise<void> =>
-  expect
-    .poll(
-      () => {
-        what();
-        return true;
-      },
-      { timeout: 10_000, interval: 10 },
-    )
-    .toBe(true);
 
 describe("the prober", () => {
   test("finds who answers, who does not, and who stops", async () => {
