@@ -6,7 +6,7 @@ import { REPOSITORY } from "../../lab/names.ts";
 import { eventually } from "../../lab/shell.ts";
 import { loadTopology } from "../../lab/topology-file.ts";
 import { labUp } from "../../lab/up.ts";
-import { forgetGuest, GUEST, isthmus, json, nodes, ready, startGuest, token } from "./guest.ts";
+import { forgetGuest, GUEST, isthmus, json, nodes, ready, startGuest, stopGuest, token } from "./guest.ts";
 
 const NAME = `h-${process.pid}-f`;
 const OWN = ["datacenter1", "datacenter2", "do1", "do2"];
@@ -23,6 +23,12 @@ const lostFirst = async (from: string, to: string): Promise<string[]> => {
   return code === 0 ? [] : [`${from} → ${to}`];
 };
 
+const told = (reason: string, node: string): Promise<true> =>
+  eventually(`the event ${reason} of ${node}`, 20_000, async () => {
+    const { items } = await json<{ items: { reason: string; about: string }[] }>(lab, "events");
+    return items.some((event) => event.reason === reason && event.about === `node/${node}`) ? true : undefined;
+  });
+
 describe("first handshakes", () => {
   test("of all pairs are over when the nodes are Ready, and each says so", async () => {
     const pairs = OWN.flatMap((from) => OWN.filter((to) => to !== from).map((to) => [from, to] as const));
@@ -33,7 +39,7 @@ describe("first handshakes", () => {
     });
   });
 
-  test("of a newcomer behind NAT are over when it is Ready, and its events tell when that was", async () => {
+  test("of a newcomer behind NAT are over when it is Ready, and events tell when that was, and when it went", async () => {
     for (let i = 1; i <= 3; i++) {
       const name = `guest${i}`;
       await startGuest(lab, [await token(lab, "dc1"), "--name", name]);
@@ -43,10 +49,9 @@ describe("first handshakes", () => {
       expect((await stream.stop()).lost).toBe(0);
       const { status } = (await nodes(lab)).find(({ metadata }) => metadata.name === name) ?? {};
       expect(status?.conditions?.find(({ type }) => type === "Starting")).toBeUndefined();
-      await eventually("the event of it", 10_000, async () => {
-        const { items } = await json<{ items: { reason: string; about: string }[] }>(lab, "events");
-        return items.some(({ reason, about }) => reason === "NodeReady" && about === `node/${name}`) ? true : undefined;
-      });
+      await told("NodeReady", name);
+      await stopGuest(lab);
+      await told("NodeNotReady", name);
       await forgetGuest(lab, name);
     }
   });
