@@ -393,7 +393,16 @@ export async function runNode(ports: AgentPorts, outer: AbortSignal): Promise<En
     const part =
       last === undefined
         ? { site: plan?.self.site, overlay: [], peers: [], links: [], paths: [] }
-        : dataPlaneStatus(last.input.plan, last.input.links, last.elections, health.view(), peers.wireguard, peers.reach(last.input.plan), now, wall);
+        : dataPlaneStatus(
+            last.input.plan,
+            last.input.links,
+            last.elections,
+            health.view(),
+            peers.wireguard,
+            peers.reach(last.input.plan, last.input.links),
+            now,
+            wall,
+          );
     return {
       node: identity.node,
       network: identity.network,

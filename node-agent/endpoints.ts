@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { GATEWAY_INTERFACE, linkInterface, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
-import { isPaired } from "../mesh/kernel/pairs.ts";
+import { deviceOf, isMeshPeer, isPaired } from "../mesh/kernel/topology.ts";
 import type { KernelState, PeerDial, WgPeerSeen } from "../mesh/kernel/types.ts";
 import type { PeerPlan, Plan } from "../mesh/model/plan.ts";
 import { Endpoint, type NodeName, type WgPublicKey } from "../mesh/model/scalars.ts";
@@ -50,7 +50,7 @@ export interface DialRound {
 }
 
 export interface PeerReach {
-  /** Endpoints at which handshakes prove each peer's mesh interface. */
+  /** Endpoints at which handshakes prove each peer's mesh interface, or its end of a pairwise link where that is the way to it. */
   readonly observed: ReadonlyMap<NodeName, Endpoint>;
   readonly fresh: readonly NodeName[];
   readonly lost: readonly NodeName[];
@@ -73,7 +73,7 @@ export interface Dialer {
   endpointOf(ifname: string, publicKey: string): Endpoint | undefined;
   /** Gives new peers something to dial at once, without judging those that are known. */
   ensure(plan: Plan, links: Links, families: ReadonlySet<Family>, status: WgStatus, now: number): void;
-  reach(plan: Plan, status: WgStatus, now: number): PeerReach;
+  reach(plan: Plan, links: Links, status: WgStatus, now: number): PeerReach;
   /** Writes what is not on disk yet. */
   flush(): void;
 }
@@ -173,15 +173,16 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
       if (histories.size > 0) keeper.set(remembered);
       return { changed, resets, unproven, dueAt };
     },
-    reach(plan, status, now) {
+    reach(plan, links, status, now) {
       const observed = new Map<NodeName, Endpoint>();
       const fresh: NodeName[] = [];
       const lost: NodeName[] = [];
       const noPath: NodeName[] = [];
       const self = plan.peers.get(plan.self.name);
       for (const [node, peer] of plan.peers) {
-        if (node === plan.self.name) continue;
-        const one = status.get(MESH_INTERFACE)?.get(peer.k);
+        // Who is reached through others has no session here.
+        if (node === plan.self.name || !(isMeshPeer(plan, peer) || isPaired(plan, node))) continue;
+        const one = status.get(deviceOf(plan, links, node) ?? "")?.get(peer.k);
         if (one !== undefined && one.latestHandshake > 0 && now - one.latestHandshake * 1_000 < FRESH_MS) {
           fresh.push(node);
           if (one.endpoint !== undefined) observed.set(node, one.endpoint);
@@ -201,7 +202,7 @@ function slotsOf(plan: Plan, links: Links): Slot[] {
   const slots: Slot[] = [];
   for (const [node, peer] of plan.peers) {
     if (node === plan.self.name) continue;
-    slots.push({ kind: "mesh", ifname: MESH_INTERFACE, node, publicKey: peer.k });
+    if (isMeshPeer(plan, peer)) slots.push({ kind: "mesh", ifname: MESH_INTERFACE, node, publicKey: peer.k });
     const k = links.get(node);
     if (k !== undefined) slots.push({ kind: "gateway", ifname: linkInterface(k), node, publicKey: peer.k });
     if (plan.clients.has(node) && !isPaired(plan, node)) slots.push({ kind: "client", ifname: GATEWAY_INTERFACE, node, publicKey: peer.k });

@@ -4,9 +4,9 @@ import type { Choice, LinkView, Reason } from "../mesh/elect/types.ts";
 import { REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
-import { isPaired } from "../mesh/kernel/pairs.ts";
 import { PrefixMap } from "../mesh/kernel/prefixes.ts";
 import { overlayRanges } from "../mesh/kernel/protection.ts";
+import { deviceOf, isPaired } from "../mesh/kernel/topology.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
 import type { Candidate, Explanation, Hop } from "../mesh/model/answers.ts";
 import type { PathId, Plan, SnatPlan } from "../mesh/model/plan.ts";
@@ -54,9 +54,11 @@ function decide(question: ExplainInput): [Part, Expected] {
     return [{ verdict: "Local", hops: [{ at, what: "this node's own address", dev: "lo" }], candidates: [] }, { devs: ["lo"] }];
   }
   for (const [node, peer] of plan.peers) {
-    if (Object.values(meshAddress(net, peer.i)).includes(destination)) {
+    const near = deviceOf(plan, input.links, node);
+    if (near !== undefined && Object.values(meshAddress(net, peer.i)).includes(destination)) {
+      const what = near === MESH_INTERFACE ? `into the mesh, encrypted for ${node}` : overLink(plan, node);
       const hops: Hop[] = [
-        { at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE },
+        { at, what, dev: near, table: OVERLAY_TABLE },
         { at: node, what: "the node's own mesh address" },
       ];
       const self = plan.peers.get(at);
@@ -64,7 +66,7 @@ function decide(question: ExplainInput): [Part, Expected] {
       const why = apart
         ? { reason: "BothBehindNat", message: `${at} and ${node} are behind NAT in different sites: neither can be dialled, so nothing gets through` }
         : {};
-      return [{ verdict: "Mesh", owner: `peer/${node}`, ...why, hops, candidates: [] }, { devs: [MESH_INTERFACE] }];
+      return [{ verdict: "Mesh", owner: `peer/${node}`, ...why, hops, candidates: [] }, { devs: [near] }];
     }
     const k = input.links.get(node);
     if (k !== undefined && Object.values(gatewayLinkAddress(net, peer.i)).includes(destination)) {
@@ -80,7 +82,12 @@ function decide(question: ExplainInput): [Part, Expected] {
       return [{ verdict: "Mesh", owner: `peer/${node}`, hops, candidates: [] }, { devs: [dev] }];
     }
   }
-  if (overlayRanges(plan).some((range) => contains(parseCidr(range), target))) {
+  const claims = claimsOf(input);
+  const overlay = new PrefixMap<string>();
+  for (const [cidr, id] of claims.overlay) overlay.add(parseCidr(cidr), id);
+  const ours = overlay.covering(target);
+  const between = ours !== undefined && /^(site|via)\//.test(ours.value);
+  if (!between && overlayRanges(plan).some((range) => contains(parseCidr(range), target))) {
     return [
       {
         verdict: "Unreachable",
@@ -92,12 +99,8 @@ function decide(question: ExplainInput): [Part, Expected] {
     ];
   }
 
-  const claims = claimsOf(input);
-  const overlay = new PrefixMap<string>();
-  for (const [cidr, id] of claims.overlay) overlay.add(parseCidr(cidr), id);
   const throws = new PrefixMap<true>();
   for (const cidr of claims.throws) throws.add(parseCidr(cidr), true);
-  const ours = overlay.covering(target);
   const thrown = throws.covering(target);
   if (ours !== undefined && (thrown === undefined || thrown.cidr.bits < ours.cidr.bits)) return steered(question, ours.value, formatCidr(ours.cidr));
   return direct(question, ours?.value);
@@ -108,7 +111,8 @@ function steered({ input, linkViews, wall, now, destination }: ExplainInput, own
   const { plan, links, choices } = input;
   const at = plan.self.name;
   if (owner.startsWith("peer/")) {
-    const node = owner.slice(5);
+    const node = owner.slice(5) as NodeName;
+    const dev = deviceOf(plan, links, node) ?? MESH_INTERFACE;
     return [
       {
         verdict: "Mesh",
@@ -116,12 +120,12 @@ function steered({ input, linkViews, wall, now, destination }: ExplainInput, own
         prefix,
         message: `${node} advertises it`,
         hops: [
-          { at, what: `into the mesh, encrypted for ${node}`, dev: MESH_INTERFACE, table: OVERLAY_TABLE },
+          { at, what: dev === MESH_INTERFACE ? `into the mesh, encrypted for ${node}` : overLink(plan, node), dev, table: OVERLAY_TABLE },
           { at: node, what: "forwarded from there" },
         ],
         candidates: [],
       },
-      { devs: [MESH_INTERFACE] },
+      { devs: [dev] },
     ];
   }
   const path = plan.paths.get(owner as PathId);
@@ -167,7 +171,7 @@ function steered({ input, linkViews, wall, now, destination }: ExplainInput, own
   ];
   const snat = path?.snat;
   const translation = snat === undefined ? {} : { snat: snat.address ?? snat.type };
-  const exit = owner.startsWith("subnet/") ? undefined : exitOf(snat, active, plan, familyOf(destination));
+  const exit = /^(subnet|site|via)\//.test(owner) ? undefined : exitOf(snat, active, plan, familyOf(destination));
   return [{ verdict: "Gateway", owner, prefix, ...because, hops, candidates, ...translation, ...(exit === undefined ? {} : { exit }) }, { devs }];
 }
 
@@ -186,6 +190,8 @@ function overLink(plan: Plan, node: NodeName | undefined): string {
 }
 
 function exitText(owner: string): string {
+  if (owner.startsWith("site/")) return "sent on to the node by its link";
+  if (owner.startsWith("via/")) return "forwarded to the gateways of the other site";
   if (owner.startsWith("subnet/")) return `forwarded into the LAN of site ${owner.slice("subnet/".length)}`;
   return owner.startsWith("route/") ? "forwarded by its own routes" : "forwarded and sent on by its own uplink";
 }

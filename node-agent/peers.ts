@@ -50,7 +50,7 @@ export interface PeerPorts {
 export interface PeerKeeper {
   /** What to dial, new peers included; called inside a pass. */
   dial(plan: Plan, links: Links, observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
-  reach(plan: Plan): PeerReach;
+  reach(plan: Plan, links: Links): PeerReach;
   readonly wireguard: WgStatus;
   /** Looks at once. */
   wake(): void;
@@ -115,7 +115,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     const resets = [...round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey)), ...staleSessions(input.plan, input.links, now)];
     if (resets.length > 0) ports.also(resets);
     else if (round.changed) ports.onDial();
-    ports.onReach(dialer.reach(input.plan, wireguard, now));
+    ports.onReach(dialer.reach(input.plan, input.links, wireguard, now));
     const busy = round.unproven || silentLinks(ports.health().links).size > 0;
     return Math.min(busy ? BUSY_ROUND_MS : ROUND_MS, round.dueAt - now);
   };
@@ -125,7 +125,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
       dialer.ensure(plan, links, underlayFamilies(interfaceAddresses()), wireguard, Date.now());
       return dialer.dialFor(observed);
     },
-    reach: (plan) => dialer.reach(plan, wireguard, Date.now()),
+    reach: (plan, links) => dialer.reach(plan, links, wireguard, Date.now()),
     get wireguard() {
       return wireguard;
     },

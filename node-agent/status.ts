@@ -5,7 +5,8 @@ import type { PeerReach } from "./endpoints.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 import type { AgentEvent, AgentReport, Position, ResourceResult } from "../mesh/model/wire.ts";
 import type { WgStatus } from "./endpoints.ts";
-import { linkInterface, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
+import { linkInterface } from "../mesh/kernel/layout.ts";
+import { deviceOf } from "../mesh/kernel/topology.ts";
 import { meshAddress } from "../mesh/net/overlay.ts";
 
 export type NodeCondition = NonNullable<AgentReport["conditions"]>[number];
@@ -72,7 +73,7 @@ export function dataPlaneStatus(
 ): Pick<AgentStatus, "site" | "overlay" | "peers" | "links" | "paths"> {
   const peers = [...plan.peers].flatMap(([node, peer]) => {
     if (node === plan.self.name) return [];
-    const seen = wg.get(MESH_INTERFACE)?.get(peer.k);
+    const seen = wg.get(deviceOf(plan, links, node) ?? "")?.get(peer.k);
     const handshake = seen === undefined || seen.latestHandshake === 0 ? {} : { handshakeAgeMs: Math.max(0, now - seen.latestHandshake * 1_000) };
     const endpoint = seen?.endpoint ?? reach.observed.get(node);
     return [

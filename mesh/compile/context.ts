@@ -120,7 +120,7 @@ export function createContextMaker(): (input: CompileInput) => Context {
 }
 
 function networkPlan({ network, controllers }: CompileInput): NetworkPlan {
-  const { overlay, links, ports, mtu, markMask } = network.spec;
+  const { overlay, links, ports, mtu, markMask, topology } = network.spec;
   if (overlay.v6 === undefined) throw new IsthmusError("Invalid", `MeshNetwork ${network.metadata.name}: spec.overlay.v6 is missing`);
   const plan: NetworkPlan = {
     name: network.metadata.name,
@@ -129,6 +129,7 @@ function networkPlan({ network, controllers }: CompileInput): NetworkPlan {
     ports: { mesh: ports.mesh, gateway: ports.gateway, links: ports.links, echo: ports.echo, state: ports.state },
     ...(mtu === undefined ? {} : { mtu }),
     markMask,
+    ...(topology === "SiteGateways" ? { topology } : {}),
     controllers: [...new Set(controllers)].sort(),
   };
   const fault = rangesFault(plan);

@@ -17,7 +17,7 @@ export function createPairCompiler(): (drafts: readonly PathDraft[]) => Pairs {
   const memo = createMemo<Pairs>();
   return (drafts) => {
     const sites = drafts.flatMap(({ id, serve, gateways }): Site[] =>
-      id.startsWith("subnet/") ? [{ keeps: serve.snat.type === "None", gateways: gateways.map(({ node }) => node) }] : [],
+      /^(subnet|site)\//.test(id) ? [{ keeps: serve.snat.type === "None", gateways: gateways.map(({ node }) => node) }] : [],
     );
     const pairs = sites.some(({ keeps }) => keeps) ? memo.get("all", [JSON.stringify(sites)], () => pairsOf(sites)) : NONE;
     memo.endRun();
@@ -25,9 +25,9 @@ export function createPairCompiler(): (drafts: readonly PathDraft[]) => Pairs {
   };
 }
 
-/** A site with subnets in effect. */
+/** A site with subnets in effect, or one whose nodes are reached through its gateways. */
 interface Site {
-  /** Machines of its LANs keep their addresses. */
+  /** What is behind the gateways keeps its addresses. */
   readonly keeps: boolean;
   readonly gateways: readonly NodeName[];
 }

@@ -7,7 +7,7 @@ import { judgeClaims, NO_CLAIMS, resolveOverlaps, type ClaimResult, type SiteSub
 import type { Context, NodeContext } from "./context.ts";
 import { isUnproven, rankEndpoints, resolveEndpoints, type OwnEndpoints, type RankedEndpoints, type TakenEndpoint } from "./endpoints.ts";
 import { createKeeper, createMemo, sameItems, sameJson } from "./memo.ts";
-import type { SubnetOwnership } from "./sites.ts";
+import { isSiteGateway, type SubnetOwnership } from "./sites.ts";
 import type { CompileCondition, NodeCompileStatus } from "./types.ts";
 
 export interface CompiledPeers {
@@ -19,6 +19,9 @@ export interface CompiledPeers {
 
 /** How many names a condition lists. */
 const NAMED = 8;
+
+/** Sites that a node cannot reach because both are behind NAT: none for one that can be dialled, or has no peers across sites. */
+const NOWHERE: readonly string[] = [];
 
 /** Compiles peers, remembering those that did not change. */
 export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<string, SubnetOwnership>) => CompiledPeers {
@@ -48,15 +51,17 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
     const endpoints = resolveEndpoints(context.nodes.map(({ name, created }, i) => ({ name, created, ranked: wanted[i] as RankedEndpoints }))).map(
       (own, i) => owned.keep((context.nodes[i] as NodeContext).name, own),
     );
-    const nat = natSites.keep("all", sitesBehindNat(context.nodes, endpoints));
+    const crosses = context.nodes.map((node) => network.topology !== "SiteGateways" || isSiteGateway(context, node));
+    const nat = natSites.keep("all", sitesBehindNat(context.nodes, endpoints, crosses));
     const entries: (readonly [string, unknown])[] = [networks.get("network", [network], () => ["network", network])];
     const status = new Map<NodeContext["name"], NodeCompileStatus>();
     context.nodes.forEach((node, i) => {
       const reach = endpoints[i] as OwnEndpoints;
       const claim = claims.get(node.name) ?? NO_CLAIMS;
-      const compiled = peers.get(node.name, [node, network, reach, claim, reach.behindNat ? nat : undefined], () => ({
+      const apart = reach.behindNat && crosses[i] === true ? nat : NOWHERE;
+      const compiled = peers.get(node.name, [node, network, reach, claim, apart], () => ({
         entry: [`peer/${node.name}`, peerPlan(node, reach, claim)] as const,
-        status: nodeStatus(context, node, reach, claim, nat),
+        status: nodeStatus(context, node, reach, claim, apart),
       }));
       entries.push(entriesByPeer.keep(node.name, compiled.entry));
       status.set(node.name, compiled.status);
@@ -84,11 +89,11 @@ function sitePlan({ spec }: Resource<"Site">): SitePlan {
   return { kind: spec.kind, ...(spec.region === undefined ? {} : { region: spec.region }), ...(spec.zone === undefined ? {} : { zone: spec.zone }) };
 }
 
-/** Sites with a node that nobody outside can dial, sorted. */
-function sitesBehindNat(nodes: readonly NodeContext[], endpoints: readonly RankedEndpoints[]): string[] {
+/** Sites with a node that has peers across sites and that nobody outside can dial, sorted. */
+function sitesBehindNat(nodes: readonly NodeContext[], endpoints: readonly RankedEndpoints[], crosses: readonly boolean[]): string[] {
   const sites = new Set<string>();
   nodes.forEach((node, i) => {
-    if (endpoints[i]?.behindNat === true) sites.add(node.resource.spec.site);
+    if (endpoints[i]?.behindNat === true && crosses[i] === true) sites.add(node.resource.spec.site);
   });
   return [...sites].sort();
 }
@@ -103,7 +108,7 @@ function nodeStatus(context: Context, node: NodeContext, reach: OwnEndpoints, cl
     labels: node.labels,
     pendingCidrs: claim.pending.map(({ cidr }) => cidr),
     pending: claim.pending,
-    conditions: [siteKnown(node), claimsGranted(claim, reach.taken), peersReachable(node, reach, natSites)],
+    conditions: [siteKnown(node), claimsGranted(claim, reach.taken), peersReachable(node, natSites)],
   };
 }
 
@@ -133,8 +138,8 @@ function claimsGranted({ granted, pending }: ClaimResult, taken: readonly TakenE
 }
 
 /** Two nodes behind different NATs cannot dial each other: said plainly, by site, so that a join does not change it for all. */
-function peersReachable(node: NodeContext, reach: RankedEndpoints, natSites: readonly string[]): CompileCondition {
-  const others = reach.behindNat ? natSites.filter((site) => site !== node.resource.spec.site) : [];
+function peersReachable(node: NodeContext, natSites: readonly string[]): CompileCondition {
+  const others = natSites.filter((site) => site !== node.resource.spec.site);
   if (others.length === 0) return { type: "PeersReachable", status: "True", reason: "Reachable", message: "every peer can be dialled, or dials" };
   const named = others.slice(0, NAMED).join(", ") + (others.length > NAMED ? ` and ${others.length - NAMED} more` : "");
   return {

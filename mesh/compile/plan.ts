@@ -10,6 +10,7 @@ import { createNodeViewCompiler } from "./node-views.ts";
 import { createPeerCompiler } from "./peers.ts";
 import { servedBy, withRetiring, type Served } from "./retiring.ts";
 import { compileRoute, compileStaticRoute } from "./routes.ts";
+import { createSiteMeshCompiler } from "./site-mesh.ts";
 import { compileSite, ownSubnets, type SubnetOwnership } from "./sites.ts";
 import { intentKey, type CompileInput, type CompileOutput, type IntentCompileStatus, type ViewId } from "./types.ts";
 
@@ -21,6 +22,7 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
   const makeContext = createContextMaker();
   const compilePeers = createPeerCompiler();
   const compileNodeViews = createNodeViewCompiler();
+  const compileSiteMesh = createSiteMeshCompiler();
   const ownership = createMemo<ReadonlyMap<string, SubnetOwnership>>();
   const compiled = createMemo<Compiled>();
   const retired = createMemo<Compiled>();
@@ -58,7 +60,8 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
       const serving = one.draft === undefined ? undefined : input.serving?.get(one.draft.id);
       return serving === undefined ? one : retired.get(one.draft!.id, [context, one, serving], () => withRetiring(context, one, serving));
     });
-    const drafts = all.flatMap(({ draft }) => draft ?? []).sort((a, b) => (a.id < b.id ? -1 : 1));
+    const siteMesh = compileSiteMesh(context, subnets, peers.claims);
+    const drafts = [...all.flatMap(({ draft }) => draft ?? []), ...siteMesh.drafts].sort((a, b) => (a.id < b.id ? -1 : 1));
     const paths = drafts.filter((draft) => draft.kind === "path");
 
     const out = new Map<ViewId, ViewData>();
@@ -85,9 +88,10 @@ export function createCompiler(): (input: CompileInput) => CompileOutput {
       views: out,
       audience: audienceOf(context, drafts, audiences.keep),
       nodeStatus: peers.status,
-      intentStatus: new Map(
-        all.map(({ status }) => [intentKey(status.kind, status.name), statuses.keep(intentKey(status.kind, status.name), status)] as const),
-      ),
+      intentStatus: new Map([
+        ...all.map(({ status }) => [intentKey(status.kind, status.name), statuses.keep(intentKey(status.kind, status.name), status)] as const),
+        ...siteMesh.status.map((status) => [status.id as string, statuses.keep(status.id as string, status)] as const),
+      ]),
       served: new Map(
         byIntent.flatMap(({ draft }): [PathId, Served][] =>
           draft?.kind === "path" ? [[draft.id, served.get(draft.id, [draft], () => servedBy(draft))]] : [],

@@ -4,8 +4,8 @@ import type { Resource } from "../model/resources.ts";
 import { durationMs, type Cidr } from "../model/scalars.ts";
 import { prefixSet, setsOverlap, touches } from "../net/prefix-set.ts";
 import type { SiteSubnets } from "./claims.ts";
-import { byAge, createdAt, selects, SPECIAL_RANGES, type Context } from "./context.ts";
-import { ACCEPTED, gatewaysResolved, MAX_PATH_GATEWAYS, namesOf, rankGateways, type Compiled, type PathDraft } from "./drafts.ts";
+import { byAge, createdAt, selects, SPECIAL_RANGES, type Context, type NodeContext } from "./context.ts";
+import { ACCEPTED, gatewaysResolved, MAX_PATH_GATEWAYS, namesOf, rankGateways, type Compiled, type Gateway, type PathDraft } from "./drafts.ts";
 import type { CompileCondition } from "./types.ts";
 
 /** Which of a site's subnets take effect. */
@@ -52,17 +52,40 @@ export function ownSubnets(context: Context): Map<string, SubnetOwnership> {
   return out;
 }
 
+/** The nodes of a site that carry what crosses sites, best first; `left`: how many are selected beyond those. */
+export function siteGateways(context: Context, site: Resource<"Site">): { readonly gateways: readonly Gateway[]; readonly left: number } {
+  const known = gatewaysOf.get(context) ?? new Map<Resource<"Site">, { readonly gateways: readonly Gateway[]; readonly left: number }>();
+  gatewaysOf.set(context, known);
+  let found = known.get(site);
+  if (found === undefined) {
+    const selected = context.nodes.filter((node) => node.site === site).filter(selects(site.spec.gateways));
+    const ranked = rankGateways(selected.map((node) => ({ node, priority: 100 })));
+    const gateways = ranked.slice(0, site.spec.gateways === undefined ? DEFAULT_SITE_GATEWAYS : MAX_PATH_GATEWAYS);
+    found = { gateways, left: ranked.length - gateways.length };
+    known.set(site, found);
+  }
+  return found;
+}
+
+/** Every part of one run asks, each for all nodes. */
+const gatewaysOf = new WeakMap<Context, Map<Resource<"Site">, { readonly gateways: readonly Gateway[]; readonly left: number }>>();
+
+export function isSiteGateway(context: Context, { site, name }: NodeContext): boolean {
+  return site !== undefined && siteGateways(context, site).gateways.some(({ node }) => node === name);
+}
+
 /** One path per site that has subnets in effect. */
 export function compileSite(context: Context, site: Resource<"Site">, ownership: SubnetOwnership): Compiled {
   const name = site.metadata.name;
   const { effective, conditions } = ownership;
+  const { gateways, left } = siteGateways(context, site);
+  const crossing = context.network.topology === "SiteGateways";
   if (effective.length === 0) {
-    return { draft: undefined, status: { kind: "Site", name, conditions: [ACCEPTED, ...conditions], nodes: [], gateways: [] } };
+    const resolved = crossing && context.nodes.some((node) => node.site === site) ? [gatewaysResolved(gateways, left)] : [];
+    return { draft: undefined, status: { kind: "Site", name, conditions: [ACCEPTED, ...resolved, ...conditions], nodes: [], gateways: [] } };
   }
-  const selected = context.nodes.filter((node) => node.site === site).filter(selects(site.spec.gateways));
-  const ranked = rankGateways(selected.map((node) => ({ node, priority: 100 })));
-  const gateways = ranked.slice(0, site.spec.gateways === undefined ? DEFAULT_SITE_GATEWAYS : MAX_PATH_GATEWAYS);
-  const clients = context.nodes.filter((node) => node.resource.spec.site !== name);
+  const others = context.nodes.filter((node) => node.resource.spec.site !== name);
+  const clients = crossing ? others.filter((node) => isSiteGateway(context, node)) : others;
   const draft: PathDraft = {
     kind: "path",
     id: `subnet/${name}`,
@@ -85,7 +108,7 @@ export function compileSite(context: Context, site: Resource<"Site">, ownership:
       kind: "Site",
       name,
       id: draft.id,
-      conditions: [ACCEPTED, gatewaysResolved(gateways, ranked.length - gateways.length), ...conditions],
+      conditions: [ACCEPTED, gatewaysResolved(gateways, left), ...conditions],
       nodes: namesOf(clients),
       gateways: gateways.map(({ node }) => node),
     },

@@ -33,7 +33,7 @@ export interface CompileOutput {
   /** Sorted ids of the views that each node must hold. */
   readonly audience: ReadonlyMap<NodeName, readonly ViewId[]>;
   readonly nodeStatus: ReadonlyMap<NodeName, NodeCompileStatus>;
-  /** By `intentKey(kind, name)`: every Site, MeshRoute, StaticRoute and EgressGateway of the input. */
+  /** By `intentKey(kind, name)`: every Site, MeshRoute, StaticRoute and EgressGateway of the input; by path id what no object asks for. */
   readonly intentStatus: ReadonlyMap<string, IntentCompileStatus>;
   /** By path id: what the intents alone say, from which the facts in `CompileInput.serving` are kept up. */
   readonly served: ReadonlyMap<PathId, Served>;

@@ -8,6 +8,7 @@ import { compareCidr, contains, hostCidr, parseCidr, type ParsedCidr } from "../
 import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
 import { parsed, PrefixMap } from "./prefixes.ts";
 import { connectedPrefixes, overlayRanges, protections, type Protections } from "./protection.ts";
+import { isMeshPeer, isPaired } from "./topology.ts";
 import type { DesiredInput, HostFacts, Refusal } from "./types.ts";
 
 export interface Claims {
@@ -99,7 +100,9 @@ function whyNot(
   const inside = chosen.find((gateway) => swallows(cidr, gateway, look.connected));
   if (inside !== undefined) return { why: "InsideOwnDestination", detail: inside };
   const shield = look.shields.map.covering(cidr);
-  if (shield !== undefined) return { why: "Protected", detail: shield.value.why };
+  // Paths between sites are the way to the overlay's own addresses.
+  const between = /^(site|via)\//.test(claim.id) && shield?.value.carve === false;
+  if (shield !== undefined && !between) return { why: "Protected", detail: shield.value.why };
   if (claim.table !== undefined && reachable.length === 0) return { why: "NotReachable", detail: chosen.join(", ") };
   const owner = look.owners.get(ownerKey(claim, destination));
   return owner === undefined || owner === claim.id ? undefined : { why: "Conflict", detail: owner };
@@ -119,7 +122,9 @@ function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
 function claimsInOrder(plan: Plan): Claim[] {
   const claims: Claim[] = [];
   for (const [name, peer] of plan.peers) {
-    if (name !== plan.self.name && peer.a !== undefined) claims.push({ id: `peer/${name}`, created: -1, destinations: peer.a, table: undefined });
+    const near = isMeshPeer(plan, peer) || isPaired(plan, name);
+    if (name !== plan.self.name && peer.a !== undefined && near)
+      claims.push({ id: `peer/${name}`, created: -1, destinations: peer.a, table: undefined });
   }
   for (const [id, path] of plan.paths) {
     if (!serves(plan, id)) claims.push({ id, created: path.created, destinations: path.destinations, table: undefined });

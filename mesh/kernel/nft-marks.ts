@@ -2,6 +2,7 @@
  * Marks (DATAPLANE §2, §4): which flows go back the way they came, which stay on their link. nft 1.0.6 cannot merge two marks in one
  * expression, so there is one rule per value; only the bits of our mask are ever written.
  */
+import type { PathId } from "../model/plan.ts";
 import { familyOf } from "../net/ip.ts";
 import { GATEWAY_INTERFACE, hex, linkInterface, MARK_OWN_LAN, MARK_RETURN, MARK_UNDERLAY, marksOf, MESH_INTERFACE } from "./layout.ts";
 import { keptLan, openLinks, overlayAddresses, type OpenLink } from "./pairs.ts";
@@ -24,7 +25,7 @@ export function inboundMarks(input: DesiredInput): string[] {
   if (isGateway(input)) rules.push(`iifname "${GATEWAY_INTERFACE}" ct direction original ${write.unset} ${write.ct(MARK_RETURN)}`);
   // For flows that are translated afterwards (Docker's published ports): their replies are routed before they are translated back.
   rules.push(`${NOT_OURS_IN} ct direction original ${write.unset} fib daddr type local ${write.ct(MARK_UNDERLAY)}`);
-  rules.push(...lanToOverlay(input, open));
+  rules.push(...toOwnNodes(input, open), ...lanToOverlay(input, open));
   const outside = `iifname != { ${[MESH_INTERFACE, ...linkNumbers(input).map(linkInterface)].map((name) => `"${name}"`).join(", ")} }`;
   // What comes in by a link has arrived; whatever else belongs to its flow goes out by it, whichever end began.
   return [...rules, ...restoreMarks(input, open, outside)];
@@ -61,6 +62,15 @@ function begunBeyond(input: DesiredInput, { k }: OpenLink): string[] {
     `${iif} ct state new ${ip} saddr != @s${family}_${k} drop`,
     `${iif} ct direction original ${ip} daddr != ${elsewhere[ip]} ${write.below(MARK_RETURN)} ${write.ct(k)}`,
   ]);
+}
+
+/** What comes from other sites for a node of this one goes over its link: on `ism0` it lets in nobody but its peers themselves. */
+function toOwnNodes(input: DesiredInput, open: readonly OpenLink[]): string[] {
+  const id: PathId = `site/${input.plan.self.site}`;
+  const pairs = open.flatMap(({ k, paired }) => (paired ? [`"${linkInterface(k)}"`] : []));
+  if (!input.plan.serves.has(id) || !input.plan.paths.has(id) || pairs.length === 0) return [];
+  const write = writer(input);
+  return FAMILIES.map(([ip, family]) => `iifname { ${pairs.join(", ")} } ${ip} daddr @d${family}_${id} ${write.meta(MARK_RETURN)}`);
 }
 
 /** Machines of a LAN that keep their addresses reach other nodes over their links: on `ism0` nobody lets them in. */

@@ -6,8 +6,9 @@ import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
 import { serves } from "./claims.ts";
 import { GATEWAY_INTERFACE, linkInterface } from "./layout.ts";
 import { FAMILIES, fromClients, inboundMarks, NOT_OURS_IN, outboundMarks, pinFlows, rangeText } from "./nft-marks.ts";
-import { clientInterfaces, isPaired, keptLan, lanOf, openLinks, overlayAddresses } from "./pairs.ts";
+import { behind, clientInterfaces, keptLan, openLinks, overlayAddresses } from "./pairs.ts";
 import { disjoint, parsed } from "./prefixes.ts";
+import { isPaired } from "./topology.ts";
 import type { DesiredInput, NftTable } from "./types.ts";
 import { clientSources, isGateway, overlayMtu } from "./wireguard.ts";
 
@@ -63,7 +64,7 @@ function servedPaths(input: DesiredInput): Served[] {
 function sourcesOf(input: DesiredInput, name: NodeName): Cidr[] {
   const peer = input.plan.peers.get(name);
   if (peer === undefined) return [];
-  return [...clientSources(input, peer), ...(isPaired(input.plan, name) ? lanOf(input.plan, name, peer) : [])];
+  return [...clientSources(input, peer), ...(isPaired(input.plan, name) ? behind(input.plan, name, peer) : [])];
 }
 
 /**
@@ -104,11 +105,12 @@ function farFromLan({ plan }: DesiredInput): Cidr[] {
   });
 }
 
-/** What a LAN reaches over pairwise links: the other end's overlay addresses, and the subnets behind it. */
+/** What a LAN reaches over pairwise links: the other end's overlay addresses, and the subnets and nodes behind it. */
 function pairedWithLan(input: DesiredInput): Cidr[] {
   const { plan } = input;
+  const to = (id: PathId): readonly Cidr[] => plan.paths.get(id)?.destinations ?? [];
   return openLinks(input).flatMap(({ paired, peer }) =>
-    paired ? [...overlayAddresses(plan, peer), ...(plan.paths.get(`subnet/${peer.s}`)?.destinations ?? [])] : [],
+    paired ? [...overlayAddresses(plan, peer), ...to(`subnet/${peer.s}`), ...to(`site/${peer.s}`)] : [],
   );
 }
 
@@ -174,8 +176,9 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
     rules.push(`${side} "ism*" ct direction reply ct state { established, related } accept`, `${side} "ism*" ct state related accept`);
   }
   for (const { id } of served) {
+    const way = wayOf(input, id);
     for (const [ip, family] of FAMILIES)
-      rules.push(`${fromClient(input)} oifname != "ism*" ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
+      if (way !== undefined) rules.push(`${way} ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
   }
   for (const [ip, family] of FAMILIES) {
     rules.push(`iifname "ism*" oifname != "ism*" ${ip} daddr @own${family}_node accept`);
@@ -186,6 +189,14 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
   return [...rules, 'iifname "ism*" drop', 'oifname "ism*" drop'];
 }
 
+/** Where a served path's packets come in and go out; nowhere while there is no link for it. */
+function wayOf(input: DesiredInput, id: PathId): string | undefined {
+  const pairs = openLinks(input).flatMap(({ k, paired }) => (paired ? [`"${linkInterface(k)}"`] : []));
+  if (id.startsWith("via/")) return pairs.length === 0 ? undefined : `iifname "${GATEWAY_INTERFACE}" oifname { ${pairs.join(", ")} }`;
+  if (id.startsWith("site/")) return pairs.length === 0 ? undefined : `iifname { ${pairs.join(", ")} } oifname "${GATEWAY_INTERFACE}"`;
+  return `${fromClient(input)} oifname != "ism*"`;
+}
+
 function translate(input: DesiredInput, served: readonly Served[]): string[] {
   const { v4, v6 } = meshAddress(input.plan.network, input.plan.self.index);
   const rules = [
@@ -193,7 +204,7 @@ function translate(input: DesiredInput, served: readonly Served[]): string[] {
     `oifname "ism*" ip saddr @lan4_site snat ip to ${v4}`,
     `oifname "ism*" ip6 saddr @lan6_site snat ip6 to ${v6}`,
   ];
-  for (const { id } of served) {
+  for (const { id } of served.filter((one) => !/^(site|via)\//.test(one.id))) {
     const snat = input.plan.serves.get(id)?.snat;
     for (const [ip, family] of FAMILIES) {
       const fixed = snat?.type === "Address" && snat.address !== undefined && familyOf(snat.address) === family ? snat.address : undefined;

@@ -8,6 +8,7 @@ import type { Cidr, NodeName } from "../model/scalars.ts";
 import { hostCidr } from "../net/ip.ts";
 import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
 import { GATEWAY_INTERFACE, hex, linkInterface, MARK_RETURN, marksOf } from "./layout.ts";
+import { isPaired } from "./topology.ts";
 import type { DesiredInput } from "./types.ts";
 import { clientSources } from "./wireguard.ts";
 
@@ -33,14 +34,14 @@ export function openLinks({ plan, links }: Input): OpenLink[] {
       const paired = isPaired(plan, node);
       if (peer === undefined || !isOpen(plan, node)) return [];
       const { v4, v6 } = gatewayLinkAddress(plan.network, peer.i);
-      return [{ node, k, peer, paired, sources: [...clientSources({ plan }, peer), hostCidr(v4), hostCidr(v6), ...lanOf(plan, node, peer)] }];
+      return [{ node, k, peer, paired, sources: [...clientSources({ plan }, peer), hostCidr(v4), hostCidr(v6), ...behind(plan, node, peer)] }];
     });
 }
 
 /** Whether the other end may begin flows over the link to this node. */
 export function isOpen(plan: Plan, node: NodeName): boolean {
   const peer = plan.peers.get(node);
-  return peer !== undefined && (isPaired(plan, node) || lanOf(plan, node, peer).length > 0);
+  return peer !== undefined && (isPaired(plan, node) || behind(plan, node, peer).length > 0);
 }
 
 /** Interfaces by which clients come in. */
@@ -55,15 +56,14 @@ export function clientMarks(input: Input): string[] {
   return values.map((value) => `${hex(bits(value))}/${hex(mask)}`);
 }
 
-/** Whether both ends of the link to this node use their link interfaces, and none `ismgw0`. */
-export function isPaired(plan: Plan, node: NodeName): boolean {
-  return plan.clients.get(node)?.pair === 1;
-}
-
-/** What the gateway's machines of its LAN come with: their own addresses, where the site says so. */
-export function lanOf(plan: Plan, node: NodeName, peer: PeerPlan): readonly Cidr[] {
-  const path = plan.paths.get(`subnet/${peer.s}`);
-  return path?.snat?.type === "None" && path.gateways.some((gateway) => gateway.node === node) ? path.destinations : [];
+/** Who may come through a gateway besides itself: a LAN that keeps its addresses, other nodes of its site, or all beyond the own site. */
+export function behind(plan: Plan, node: NodeName, peer: PeerPlan): Cidr[] {
+  const carries = (id: PathId): readonly Cidr[] => {
+    const path = plan.paths.get(id);
+    return path?.snat?.type === "None" && path.gateways.some((gateway) => gateway.node === node) ? path.destinations : [];
+  };
+  if (peer.s === plan.self.site) return plan.serves.has(`via/${peer.s}`) ? [] : [...carries(`via/${peer.s}`)];
+  return [...carries(`subnet/${peer.s}`), ...carries(`site/${peer.s}`)];
 }
 
 /** The path of this node's own site, where it is a gateway of it and machines of its LANs keep their addresses in the overlay. */

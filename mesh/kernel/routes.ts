@@ -5,7 +5,7 @@
 import type { PathId } from "../model/plan.ts";
 import type { Cidr, IpAddress, NodeName } from "../model/scalars.ts";
 import { compareCidr, familyOf, hostCidr } from "../net/ip.ts";
-import { clientLinkAddress, gatewayLinkAddress, meshAddress, type AddressPair } from "../net/overlay.ts";
+import { clientLinkAddress, gatewayLinkAddress, meshAddress, meshRanges, type AddressPair } from "../net/overlay.ts";
 import { hasV6 } from "./addresses.ts";
 import type { Claims } from "./claims.ts";
 import { FALLBACK_METRIC, FLOW_GROUP, GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE, METRIC } from "./layout.ts";
@@ -13,6 +13,7 @@ import type { Groups } from "./nexthops.ts";
 import { openLinks, overlayAddresses } from "./pairs.ts";
 import { parsed } from "./prefixes.ts";
 import { linkHalves, overlayRanges, v6Ranges } from "./protection.ts";
+import { deviceOf } from "./topology.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
 import { isGateway, LEAST_V6_MTU, linkCarriesV6, overlayMtu } from "./wireguard.ts";
 
@@ -81,16 +82,21 @@ function overlayRoutes(input: DesiredInput, claims: Claims, groups: Groups): Rou
   const { plan } = input;
   const src = meshAddress(plan.network, plan.self.index);
   const routes: Route[] = [];
+  const toward = (dev: string | undefined, dst: Cidr): Route[] => (dev === undefined ? [] : [device(dst, dev, src)]);
   for (const [dst, owner] of claims.overlay) {
     const group = groups.byPath.get(owner);
-    if (owner.startsWith("peer/")) routes.push(device(dst, MESH_INTERFACE, src), fallback(dst));
+    if (owner.startsWith("peer/")) routes.push(...toward(deviceOf(plan, input.links, owner.slice(5) as NodeName), dst), fallback(dst));
     else if (goesUnderlay(input, owner)) routes.push(plain(dst, "throw"));
     else if (group === undefined) routes.push(fallback(dst));
     else routes.push({ ...plain(dst, "unicast"), nexthopId: group, src: of(src, dst) }, fallback(dst));
   }
   for (const dst of claims.throws) routes.push(plain(dst, "throw"));
   for (const range of overlayRanges(plan)) routes.push(fallback(range));
-  for (const range of [plan.network.overlay.v4, v6Ranges(plan).mesh]) routes.push(device(range, MESH_INTERFACE, src));
+  if (plan.network.topology !== "SiteGateways") return [...routes, ...meshRanges(plan.network).map((range) => device(range, MESH_INTERFACE, src))];
+  for (const [name, { i }] of plan.peers) {
+    if (name === plan.self.name) continue;
+    for (const address of Object.values(meshAddress(plan.network, i))) routes.push(...toward(deviceOf(plan, input.links, name), hostCidr(address)));
+  }
   return routes;
 }
 

@@ -6,6 +6,7 @@ import { clientLinkAddress, meshAddress, type AddressPair } from "../net/overlay
 import { hasV6 } from "./addresses.ts";
 import { serves } from "./claims.ts";
 import { GATEWAY_INTERFACE, linkInterface, MARK_WIREGUARD, marksOf, MESH_INTERFACE } from "./layout.ts";
+import { isMeshPeer } from "./topology.ts";
 import type { DesiredInput, WgInterface, WgPeer } from "./types.ts";
 
 const KEEPALIVE = 25;
@@ -27,7 +28,7 @@ export function desiredWireguard(input: DesiredInput): Map<string, WgInterface> 
     });
   };
 
-  const others = [...plan.peers].filter(([name]) => name !== plan.self.name);
+  const others = [...plan.peers].filter(([name, one]) => name !== plan.self.name && isMeshPeer(plan, one));
   put(
     MESH_INTERFACE,
     plan.network.ports.mesh,

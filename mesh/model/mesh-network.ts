@@ -36,6 +36,8 @@ export const MeshNetworkSpec = z.strictObject({
   topology: z
     .enum(["FullMesh", "SiteGateways"])
     .default("FullMesh")
-    .describe("FullMesh: every node is a peer of every other. SiteGateways (across sites only gateways are) is reserved and refused."),
+    .describe(
+      "FullMesh: every node is a peer of every other. SiteGateways: across sites only the sites' gateway nodes are, and other nodes reach other sites through them.",
+    ),
 });
 export type MeshNetworkSpec = z.infer<typeof MeshNetworkSpec>;

@@ -3,7 +3,7 @@
  * log. Agents that see the same thing share a view and get the same bytes.
  *
  *   view `mesh`            network, peer/<node>, site/<site>                       every agent
- *   view `<path id>`       path, d/<cidr>           for egress/<n>, subnet/<site>, route/<n>   clients and gateways of it
+ *   view `<path id>`       path, d/<cidr>           for each path (`PathId`)         clients and gateways of it
  *   view `<lan route id>`  lan, d/<cidr>            for lanroute/<n>, staticroute/<n>          nodes that it selects
  *   view `node/<name>`     self, serve/<path id>, client/<node>                    that agent alone
  *
@@ -19,6 +19,8 @@ export const NetworkPlan = z.object({
   overlay: z.object({ v4: Cidr, v6: Cidr }),
   /** Lower half: addresses as client; upper half: as gateway. v6 link addresses come from overlay.v6 (`mesh/net/overlay.ts`). */
   links: z.object({ v4: Cidr }),
+  /** Across sites only gateways of sites are peers; absent where every node is a peer of every other. */
+  topology: z.literal("SiteGateways").optional(),
   ports: z.object({ mesh: Port, gateway: Port, links: Port, echo: Port, state: Port }),
   mtu: z.int().optional(),
   markMask: z.string(),
@@ -57,10 +59,13 @@ export type SitePlan = z.infer<typeof SitePlan>;
 export const SnatPlan = z.object({ type: z.enum(["Masquerade", "Address", "None"]), address: IpAddress.optional() });
 export type SnatPlan = z.infer<typeof SnatPlan>;
 
-export const PathKind = z.enum(["egress", "subnet", "route"]);
+export const PathKind = z.enum(["egress", "subnet", "route", "site", "via"]);
 export type PathKind = z.infer<typeof PathKind>;
 
-/** `egress/<name>`, `subnet/<site>` or `route/<name>`: names a view and everything that belongs to that path. */
+/**
+ * `egress/<name>`, `subnet/<site>`, `route/<name>`; with topology SiteGateways also `site/<site>` (the site's nodes, for gateways of
+ * other sites) and `via/<site>` (all that lies beyond, for the site's other nodes). Names a view and everything that belongs to that path.
+ */
 export type PathId = `${PathKind}/${string}`;
 
 /** Key `path` of a path's view: how its destinations are reached over gateway links. Exclusions are subtracted already. */

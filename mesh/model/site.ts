@@ -9,7 +9,9 @@ export const SiteSpec = z.strictObject({
   zone: z.string().max(63).optional().describe("Becomes the label topology.kubernetes.io/zone of the site's nodes."),
   labels: Labels.optional().describe("Given to every node of the site."),
   subnets: z.array(Cidr).max(256).optional().describe("LANs that other sites reach through this site's gateway nodes."),
-  gateways: Labels.optional().describe("Selects the nodes that carry the subnets; all nodes of the site when absent."),
+  gateways: Labels.optional().describe(
+    "Selects the nodes that carry the subnets, and with topology SiteGateways all that crosses sites; four of the site's nodes when absent.",
+  ),
   snat: z
     .enum(["Masquerade", "None"])
     .default("Masquerade")

@@ -1,7 +1,7 @@
 /** Addresses that derive from a node's index. One index, six addresses; nobody else may own them (I6). */
 import type { NetworkPlan } from "../model/plan.ts";
-import type { IpAddress } from "../model/scalars.ts";
-import { addressAt, overlaps, parseCidr, type ParsedCidr } from "./ip.ts";
+import type { Cidr, IpAddress } from "../model/scalars.ts";
+import { addressAt, formatCidr, overlaps, parseCidr, type ParsedCidr } from "./ip.ts";
 
 type Ranges = Pick<NetworkPlan, "overlay" | "links">;
 
@@ -14,6 +14,11 @@ export interface AddressPair {
 /** The node's address in the mesh: `overlay.v4 + index`, `overlay.v6 + index`. */
 export function meshAddress(net: Ranges, index: number): AddressPair {
   return pair(net, (parsed) => parsed.overlay4, 0n, 0n, index);
+}
+
+/** The ranges of all mesh addresses. */
+export function meshRanges(net: Ranges): Cidr[] {
+  return [net.overlay.v4, formatCidr({ family: 6, value: parse(net).overlay6.value, bits: 64 })];
 }
 
 /** The node's link address as client: lower half of the link range; second /64 of the overlay's v6 range. */

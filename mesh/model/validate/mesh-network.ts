@@ -9,7 +9,7 @@ const MARK_BITS = 7;
 const LINK_PORTS = 63;
 
 export function validateMeshNetwork(spec: MeshNetworkSpec): FieldFault[] {
-  return [...ranges(spec), ...ports(spec.ports), ...markMask(spec.markMask), ...topology(spec)];
+  return [...ranges(spec), ...ports(spec.ports), ...markMask(spec.markMask)];
 }
 
 function ranges(spec: MeshNetworkSpec): FieldFault[] {
@@ -27,12 +27,6 @@ function ranges(spec: MeshNetworkSpec): FieldFault[] {
   else if (!contains(UNIQUE_LOCAL, range)) faults.push(fault(path, "must be unique local addresses, inside fc00::/7 (RFC 4193)", v6));
   else if (range.bits !== 48) faults.push(fault(path, "must be a /48: mesh and link addresses take a /64 each", v6));
   return faults;
-}
-
-/** A field that were accepted and did nothing would mislead: every node would still be a peer of every other. */
-function topology(spec: MeshNetworkSpec): FieldFault[] {
-  if (spec.topology === "FullMesh") return [];
-  return [fault(["spec", "topology"], "is not available yet: leave the field out, or write FullMesh", spec.topology)];
 }
 
 /** Large enough for a few nodes, small enough to be meant, and nobody's loopback or multicast. */

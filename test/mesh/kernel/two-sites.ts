@@ -28,7 +28,7 @@ const ADDRESSES: Record<Name, string> = { a1: "192.0.2.1", a2: "192.0.2.2", b1: 
 /** The compiler's input: every node has numbered its links already and said so. */
 export function intents(world: World = {}): CompileInput {
   const { s, t } = world.snat ?? { s: "None", t: "None" };
-  const base = (links: (name: Name) => Record<string, number>): CompileInput =>
+  return withLinks(NODES, (links) =>
     compileInput({
       controllers: [],
       sites: [site("s", { subnets: [LAN.s], snat: s }), site("t", { subnets: [LAN.t], snat: t }), site("u")],
@@ -42,12 +42,18 @@ export function intents(world: World = {}): CompileInput {
           return [name, facts({ endpoints: [`${address}:51820`], seen: address, links: links(name) })];
         }),
       ),
-    });
-  const first = base(() => ({}));
-  return base((name) => Object.fromEntries([...linksOf(planOf(first, name))].map(([gateway, k]) => [gateway, LINKS + k])));
+    }),
+  );
 }
 
-export function planOf(from: CompileInput, name: Name): Plan {
+/** What the compiler is told once every node has numbered its links. */
+export function withLinks(names: readonly string[], make: (links: (name: string) => Record<string, number>) => CompileInput): CompileInput {
+  const first = make(() => ({}));
+  const known = new Map(names.map((name) => [name, linksOf(planOf(first, name))]));
+  return make((name) => Object.fromEntries([...(known.get(name) ?? [])].map(([gateway, k]) => [gateway, LINKS + k])));
+}
+
+export function planOf(from: CompileInput, name: string): Plan {
   const out = compile(from);
   const ids = out.audience.get(node(name)) ?? [];
   const { plan, faults } = parsePlan(new Map(ids.map((id) => [id, new Map(out.views.get(id))])));
@@ -60,7 +66,7 @@ export function linksOf(plan: Plan): ReadonlyMap<NodeName, number> {
 }
 
 /** All that decides a node's kernel, with every path on its first gateway and endpoints that are dialed as the agent dials them. */
-export function inputOf(from: CompileInput, name: Name, parts: Partial<DesiredInput> = {}): DesiredInput {
+export function inputOf(from: CompileInput, name: string, parts: Partial<DesiredInput> = {}): DesiredInput {
   const plan = planOf(from, name);
   const links = linksOf(plan);
   const paths = [...plan.paths].filter(([id]) => !plan.serves.has(id));

@@ -235,7 +235,7 @@ describe("rules between fields", () => {
     ["a mark mask of six bits", network({ markMask: "0x3f" }), "spec.markMask", /at least 7 adjacent/],
     ["a mark mask with a hole", network({ markMask: "0xfe0f" }), "spec.markMask", /adjacent/],
     ["one port for two things", network({ ports: { gateway: 51820 } }), "spec.ports.gateway", /port of the mesh/],
-    ["a topology that does not exist yet", network({ topology: "SiteGateways" }), "spec.topology", /not available yet.*leave the field out/],
+    ["a topology that does not exist", network({ topology: "Star" }), "spec.topology", /FullMesh.*SiteGateways/],
     ["overlapping subnets of one site", site({ subnets: ["10.0.0.0/8", "10.1.0.0/16"] }), "spec.subnets[1]", /overlaps 10.0.0.0\/8/],
     ["a default route as a LAN", site({ subnets: ["0.0.0.0/0"] }), "spec.subnets[0]", /EgressGateway/],
   ])("refuse %s", (_, raw, path, message) => {
