@@ -1,5 +1,5 @@
 /** What must be known to undo our doing, kept in the data directory: written before the deed, removed after its undoing. */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
@@ -70,12 +70,19 @@ function load(file: string, log: (line: string) => void): Records {
   }
 }
 
-/** Readers see the old file or the new one. @throws {IsthmusError} */
-export function writeAtomically(file: string, text: string, mode = 0o600): void {
+/**
+ * Readers see the old file or the new one.
+ * @param mode for others to read as well: so is a folder that is made for it (systemd-networkd reads as a user of its own)
+ * @throws {IsthmusError}
+ */
+export function writeAtomically(file: string, text: string, mode: 0o600 | 0o644 = 0o600): void {
   try {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    const made = mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     const temporary = `${file}.${process.pid}.new`;
     writeFileSync(temporary, text, { mode, flush: true });
+    // Whatever our umask is.
+    chmodSync(temporary, mode);
+    if (made !== undefined && mode === 0o644) chmodSync(dirname(file), 0o755);
     renameSync(temporary, file);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;

@@ -44,7 +44,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 function onHost(script: string): unknown {
   const state = mkdtempSync(join(folder, "state-"));
   const head = `
-    const { existsSync, readFileSync, rmSync, writeFileSync } = await import("node:fs");
+    const { existsSync, readFileSync, rmSync, statSync, writeFileSync } = await import("node:fs");
     const { configureHost, undoHostConfig } = await import(${JSON.stringify(resolve("node-agent/drivers/host-config.ts"))});
     const { openRecords } = await import(${JSON.stringify(resolve("node-agent/drivers/records.ts"))});
     const state = process.env.STATE;
@@ -119,4 +119,15 @@ test.runIf(isRoot)("networkd gets its files once, and loses them at cleanup", ()
     false,
     ["systemctl try-restart systemd-networkd.service", "networkctl reload", "systemctl try-restart systemd-networkd.service", "networkctl reload"],
   ]);
+});
+
+test.runIf(isRoot)("networkd, which reads as a user of its own, can read what it is told, whatever umask the agent has", () => {
+  const out = onHost(`
+    process.umask(0o077);
+    start("systemd-networkd.service");
+    await configure();
+    for (const path of ["/etc/systemd/networkd.conf.d", "/etc/systemd/networkd.conf.d/50-isthmus.conf", "/etc/systemd/network/05-isthmus.network"])
+      out.push((statSync(path).mode & 0o777).toString(8));
+  `);
+  expect(out).toEqual(["755", "644", "644"]);
 });

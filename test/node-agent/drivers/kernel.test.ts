@@ -272,6 +272,14 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     await dc1.converge(desired);
   });
 
+  it("has groups of nexthops that systemd-networkd leaves alone, and leaves those of others alone", async () => {
+    const groups = dc1.sh("ip nexthop show | grep ' group '").trim().split("\n");
+    expect(groups.filter((line) => !/ proto kernel *$/.test(line))).toEqual([]);
+    dc1.sh("ip nexthop add id 4711 blackhole proto 99; ip nexthop add id 4712 group 4711 proto kernel; ip nexthop add id 157150 group 4711 proto 99");
+    expect(await dc1.difference(await client())).toEqual([]);
+    dc1.sh("ip nexthop del id 4711");
+  });
+
   it("leaves a foreign route alone that has the destination and metric of one of ours", async () => {
     dc1.sh("ip route add 198.51.100.0/24 via 192.168.90.99 metric 7");
     const route = { family: 4, dst: cidr("198.51.100.0/24"), table: 254, type: "unicast", metric: 7, via: "192.168.90.1" as never } as const;
