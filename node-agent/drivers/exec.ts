@@ -1,5 +1,6 @@
 /** Runs the host's tools. The only place that starts processes. */
 import { Socket } from "node:net";
+import { createInterface } from "node:readline";
 import { execa } from "execa";
 import { IsthmusError } from "../../mesh/errors.ts";
 
@@ -83,6 +84,33 @@ export async function follow(tool: string, args: readonly string[], onData: (tex
   const result = await child;
   if (result.code === "ENOENT") throw missing(tool);
 }
+
+export interface LineProcess {
+  /** Ends the child; `onExit` is not called after it. */
+  close(): void;
+}
+
+/** Starts a tool, gives every line of its standard output, and tells when it ended (also when it could not start). */
+export type SpawnLines = (tool: string, args: readonly string[], onLine: (line: string) => void, onExit: (why: string) => void) => LineProcess;
+
+export const spawnLines: SpawnLines = (tool, args, onLine, onExit) => {
+  const child = execa(tool, args, { stdin: "ignore", stderr: "ignore", buffer: false, reject: false, env: ENVIRONMENT });
+  let over = false;
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    if (!over) onLine(line);
+  });
+  void child.then(({ code, signal, exitCode }) => {
+    if (over) return;
+    over = true;
+    onExit(code === "ENOENT" ? missing(tool).message : (signal ?? `exit status ${String(exitCode)}`));
+  });
+  return {
+    close() {
+      over = true;
+      child.kill("SIGKILL");
+    },
+  };
+};
 
 /**
  * Starts a process that outlives us: a session of its own, and files instead of pipes to us (a pipe would kill it at its

@@ -5,7 +5,8 @@ import { createLinkHealth, onAnswer, onSent, onVoidWindow, type HealthConfig, ty
 import { isLate, judgeLinks } from "../../mesh/elect/stall.ts";
 import { joinEndpoint } from "../../mesh/net/ip.ts";
 import type { Clock } from "./clock.ts";
-import { createPing, type SpawnLines } from "./ping.ts";
+import type { SpawnLines } from "../drivers/exec.ts";
+import { createPing } from "./ping.ts";
 
 export type CheckSpec =
   | { readonly type: "icmp"; readonly address: string }

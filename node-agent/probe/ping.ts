@@ -1,35 +1,5 @@
-/** A child process as a stream of lines: how ICMP checks run, since a datagram socket of Node cannot send ICMP. */
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-
-export interface LineProcess {
-  /** Ends the child; `onExit` is not called after it. */
-  close(): void;
-}
-
-/** Starts `cmd`, gives every line of its standard output, and tells when it ended (also when it could not start). */
-export type SpawnLines = (cmd: string, args: readonly string[], onLine: (line: string) => void, onExit: (why: string) => void) => LineProcess;
-
-export const spawnLines: SpawnLines = (cmd, args, onLine, onExit) => {
-  const child = spawn(cmd, args, { stdio: ["ignore", "pipe", "ignore"], env: { PATH: process.env["PATH"], LC_ALL: "C" } });
-  let over = false;
-  const end = (why: string): void => {
-    if (over) return;
-    over = true;
-    onExit(why);
-  };
-  createInterface({ input: child.stdout }).on("line", (line) => {
-    if (!over) onLine(line);
-  });
-  child.on("error", (error) => end(error.message));
-  child.on("exit", (code, signal) => end(signal ?? `exit status ${String(code)}`));
-  return {
-    close() {
-      over = true;
-      child.kill("SIGKILL");
-    },
-  };
-};
+/** One long-running `ping`: a datagram socket of Node cannot send ICMP. */
+import type { LineProcess, SpawnLines } from "../drivers/exec.ts";
 
 const FIRST_BACKOFF_MS = 200;
 const MAX_BACKOFF_MS = 5_000;

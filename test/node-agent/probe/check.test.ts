@@ -7,7 +7,8 @@ import type { IpAddress } from "../../../mesh/model/scalars.ts";
 import { createCheck, type Check } from "../../../node-agent/probe/check.ts";
 import { monotonic } from "../../../node-agent/probe/clock.ts";
 import { createLanMonitor } from "../../../node-agent/probe/lan-health.ts";
-import { createPing, spawnLines, type SpawnLines } from "../../../node-agent/probe/ping.ts";
+import { spawnLines, type SpawnLines } from "../../../node-agent/drivers/exec.ts";
+import { createPing } from "../../../node-agent/probe/ping.ts";
 import { createUplinkMonitor } from "../../../node-agent/probe/uplink.ts";
 import { eventually } from "./eventually.ts";
 
