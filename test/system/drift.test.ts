@@ -1,12 +1,12 @@
 /**
  * What others take away from the kernel comes back, and so does everything after a reboot or `kill -9` at any moment, with the
- * controller dead (I1, I2, I10). Needs root. `ISTHMUS_KILLS=50` kills more often, `ISTHMUS_SEED` repeats a run.
+ * controller dead (I1, I2, I10). Needs root. `ISTHMUS_KILLS=200` kills more often, `ISTHMUS_SEED` repeats a run.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../../lab/shell.ts";
 import { expectInSync, INTERNET, type Plane, planeUp, settled } from "./plane.ts";
 
-const KILLS = Number(process.env["ISTHMUS_KILLS"] ?? 25);
+const KILLS = Number(process.env["ISTHMUS_KILLS"] ?? 50);
 const SEED = Number(process.env["ISTHMUS_SEED"] ?? Date.now() % 100_000);
 const NODE = "datacenter1";
 

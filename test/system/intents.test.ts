@@ -36,10 +36,15 @@ const activeOf = async (path = "egress/internet"): Promise<string> =>
   (await plane.status(CLIENT)).paths.find(({ id }) => id === path)?.active.join(",") ?? "";
 const uses = async (gateway: string, path?: string): Promise<true> =>
   eventually(`${CLIENT} uses ${gateway}`, 30_000, async () => ((await activeOf(path)) === gateway ? true : undefined), { everyMs: 50 });
-const candidate = async (node: string, why: string): Promise<true> =>
-  eventually(`${node} is a candidate: ${why}`, 30_000, async () =>
-    (await plane.explain(CLIENT, INTERNET)).candidates.some((one) => one.node === node && one.why === why) ? true : undefined,
-  );
+const candidate = async (node: string, why: string): Promise<true> => {
+  let last: unknown;
+  return eventually(`${node} is a candidate: ${why}`, 30_000, async () => {
+    const { candidates } = (last = await plane.explain(CLIENT, INTERNET));
+    return candidates.some((one) => one.node === node && one.why === why) ? true : undefined;
+  }).catch(async (error: unknown) => {
+    throw new Error(`${String(error)}: ${JSON.stringify([last, (await plane.status(CLIENT)).links])}`, { cause: error });
+  });
+};
 const directly = (): string => plane.addressOf("dc-router");
 
 describe("failback", () => {
