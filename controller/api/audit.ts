@@ -47,13 +47,18 @@ export function openAudit(file: string, now: () => number, onFailure: (error: un
     handle = undefined;
   }
 
+  /** Where it fails, the file grows on: an entry matters more than the limit. */
   function rotate(): void {
     close();
-    let to: string | undefined;
-    for (const from of [file, ...aside(file, limits)].toReversed()) {
-      if (to === undefined) rmSync(from, { force: true });
-      else if (existsSync(from)) renameSync(from, to);
-      to = from;
+    try {
+      let to: string | undefined;
+      for (const from of [file, ...aside(file, limits)].toReversed()) {
+        if (to === undefined) rmSync(from, { force: true });
+        else if (existsSync(from)) renameSync(from, to);
+        to = from;
+      }
+    } catch (thrown) {
+      onFailure(thrown);
     }
   }
 
@@ -62,7 +67,7 @@ export function openAudit(file: string, now: () => number, onFailure: (error: un
     record(entry) {
       try {
         const line = Buffer.from(`${JSON.stringify({ at: new Date(now()).toISOString(), ...entry })}\n`);
-        if (handle !== undefined && size > 0 && size + line.length > limits.bytes) rotate();
+        if (size > 0 && size + line.length > limits.bytes) rotate();
         const written = writeSync(handle ?? open(), line);
         size += written;
       } catch (thrown) {

@@ -6,6 +6,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { IsthmusError } from "../../mesh/errors.ts";
 import type { Position } from "../../mesh/model/wire.ts";
 import { requireMode, writePrivate } from "../files.ts";
 
@@ -20,12 +21,16 @@ const KEY_BYTES = 32;
 /** 128 bits cannot be guessed, and stand in every change that is sent to every agent. */
 const SEAL_BYTES = 16;
 
-/** Opens the key in the PKI folder, or makes it. @throws {IsthmusError} `FileMode` */
+/** Opens the key in the PKI folder, or makes it. @throws {IsthmusError} `FileMode`, `StoreDamaged` */
 export function openSeals(folder: string): Seals {
   const file = join(folder, "position.key");
   if (existsSync(file)) requireMode(file, 0o600);
   else writePrivate(file, `${randomBytes(KEY_BYTES).toString("base64")}\n`);
   const key = Buffer.from(readFileSync(file, "utf8"), "base64");
+  if (key.length !== KEY_BYTES)
+    throw new IsthmusError("StoreDamaged", `${file} holds ${key.length} bytes of key instead of ${KEY_BYTES}`, {
+      remedy: "Put the file back from a backup. Without one remove it: agents then join the new history without a Recovery.",
+    });
   const digest = ({ lineage, epoch, revision }: Position): Buffer =>
     createHmac("sha256", key)
       .update(JSON.stringify([lineage, epoch, revision]))

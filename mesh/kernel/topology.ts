@@ -1,4 +1,4 @@
-/** Who is a peer of whom on `ism0`, and by which device a node is reached that is one hop away (docs/decisions/014). */
+/** Who is a peer of whom on `ism0`, and by which device a node is reached that is one hop away (docs/decisions/018). */
 import type { PeerPlan, Plan } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
 import { linkInterface, MESH_INTERFACE } from "./layout.ts";

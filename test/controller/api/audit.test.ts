@@ -1,4 +1,4 @@
-import { appendFileSync, chmodSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openAudit, type Audit } from "../../../controller/api/audit.ts";
@@ -48,6 +48,15 @@ describe("the audit log", () => {
       expect(statSync(path).mode & 0o777).toBe(0o600);
     }
     expect(existsSync(`${file}.3`)).toBe(false);
+  });
+
+  test("goes on in the full file when it cannot be put aside, and loses nothing", () => {
+    const audit = open();
+    mkdirSync(`${file}.2`, { mode: 0o600 });
+    write(audit, 1, 8);
+    audit.close();
+    expect(names(file)).toEqual(Array.from({ length: 8 }, (_, k) => `n${k + 1}`));
+    expect(failures.length).toBeGreaterThan(0);
   });
 
   test("goes on in the file that is there, and puts one aside that is full already", () => {

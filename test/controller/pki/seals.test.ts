@@ -1,4 +1,4 @@
-import { chmodSync, statSync } from "node:fs";
+import { chmodSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { openSeals } from "../../../controller/pki/seals.ts";
@@ -27,4 +27,11 @@ test("the key is for its owner only", () => {
   expect(statSync(file).mode & 0o777).toBe(0o600);
   chmodSync(file, 0o640);
   expect(() => openSeals(folder.path)).toThrow(expect.objectContaining({ code: "FileMode" }));
+});
+
+test.each(["", "c2hvcnQ=", "no base64 at all"])("a key file that holds %j is refused", (text) => {
+  const damaged = temporaryFolder();
+  writeFileSync(join(damaged.path, "position.key"), text, { mode: 0o600 });
+  expect(() => openSeals(damaged.path)).toThrow(expect.objectContaining({ code: "StoreDamaged" }));
+  damaged.remove();
 });
