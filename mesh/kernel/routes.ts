@@ -13,7 +13,7 @@ import type { Groups } from "./nexthops.ts";
 import { openLinks, overlayAddresses } from "./pairs.ts";
 import { parsed } from "./prefixes.ts";
 import { linkHalves, overlayRanges, v6Ranges } from "./protection.ts";
-import { deviceOf } from "./topology.ts";
+import { deviceOf, isMeshPeer } from "./topology.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
 import { isGateway, LEAST_V6_MTU, linkCarriesV6, overlayMtu } from "./wireguard.ts";
 
@@ -60,12 +60,12 @@ function v6Fits({ links, plan }: DesiredInput, groups: Groups, small: ReadonlySe
   return ({ dev, nexthopId }) => (nexthopId === undefined ? dev === undefined || !devices.has(dev) : fitting.has(nexthopId));
 }
 
-/** Peers to which fewer bytes get through than by `ism0` as a whole. */
+/** Peers to which fewer bytes get through than by `ism0` as a whole. A peer beyond a link has the link's own MTU. */
 function narrowRoutes({ plan }: DesiredInput, narrow: readonly (readonly [NodeName, number])[]): Route[] {
   const src = meshAddress(plan.network, plan.self.index);
   return narrow.flatMap(([name, mtu]) => {
     const peer = plan.peers.get(name);
-    if (peer === undefined || name === plan.self.name) return [];
+    if (peer === undefined || name === plan.self.name || !isMeshPeer(plan, peer)) return [];
     const { v4, v6 } = meshAddress(plan.network, peer.i);
     const sixth: Route = mtu >= LEAST_V6_MTU ? { ...device(hostCidr(v6), MESH_INTERFACE, src), mtu } : plain(hostCidr(v6), "unreachable");
     return [{ ...device(hostCidr(v4), MESH_INTERFACE, src), mtu }, sixth];

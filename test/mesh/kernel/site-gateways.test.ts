@@ -89,6 +89,22 @@ describe("topology SiteGateways", () => {
     expect(walk(second("a1", "site/t", "b2"), names, "a3", meshOf("a3"), meshOf("b3")).path).toEqual(["a3", "a1", "b2", "b3"]);
   });
 
+  const narrow = (name: string, to: string): DesiredInput => ({ ...inputs.get(name)!, pathMtu: new Map([[node(to), 1200]]) });
+  const linkOf = (name: string, to: string): string => `ismg${inputs.get(name)!.links.get(node(to))!}`;
+
+  it("reaches a gateway behind a narrow way by its link", () => {
+    const known = desiredKernel(narrow("a1", "b1")).state;
+    const host = [...known.routes.values()].filter(({ dst, table }) => table === 157 && dst === `${meshOf("b1")}/32`);
+    expect(host.map(({ dev, mtu }) => [dev, mtu])).toEqual([[linkOf("a1", "b1"), undefined]]);
+    expect(walk(new Map(states).set("a1", known), names, "a1", meshOf("a1"), meshOf("b1")).path).toEqual(["a1", "b1"]);
+    expect(known.wireguard.get(linkOf("a1", "b1"))?.mtu).toBe(1200);
+    const near = desiredKernel(narrow("a3", "a1")).state;
+    expect([...near.routes.values()].find(({ dst, table }) => table === 157 && dst === `${meshOf("a1")}/32`)).toMatchObject({
+      dev: "ism0",
+      mtu: 1200,
+    });
+  });
+
   it("I11: lets nobody through with an address of elsewhere", () => {
     // A node of the site as another; a gateway as a node of a third site, to another gateway and to a node behind it.
     expect(send("a3", "b3", meshOf("a4")).refused).toMatch(/^a1: ismgw0 does not allow/);
