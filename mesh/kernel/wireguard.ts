@@ -42,7 +42,7 @@ export function desiredWireguard(input: DesiredInput): Map<string, WgInterface> 
         linkInterface(k),
         plan.network.ports.links + k,
         [peer(gateway, EVERYWHERE, KEEPALIVE, input.dial.get(name)?.gateway)],
-        linkMtu(input, name),
+        deviceMtu(input, name, gateway),
       );
   }
   return interfaces;
@@ -61,6 +61,11 @@ export function overlayMtu({ plan, host }: Pick<DesiredInput, "plan" | "host">):
 /** What gets through to a gateway. Everything that leaves by its link follows: TCP's segments, the clamp, what routers are told. */
 export function linkMtu(input: Pick<DesiredInput, "plan" | "host" | "pathMtu">, gateway: NodeName): number {
   return Math.min(overlayMtu(input), input.pathMtu?.get(gateway) ?? Infinity);
+}
+
+/** A gateway that is no peer of `ism0` is measured by its link: with the MTU found before, nothing larger could be asked for. */
+function deviceMtu(input: DesiredInput, gateway: NodeName, peer: PeerPlan): number {
+  return input.measuring === gateway && !isMeshPeer(input.plan, peer) ? overlayMtu(input) : linkMtu(input, gateway);
 }
 
 /** Below this the kernel has no IPv6 on a device (RFC 8200 §5). */

@@ -105,6 +105,18 @@ describe("topology SiteGateways", () => {
     });
   });
 
+  it("gives a pairwise link its full MTU while it is measured, since nothing else leads there", () => {
+    const known = desiredKernel(narrow("a1", "b1")).state;
+    const measured = desiredKernel({ ...narrow("a1", "b1"), measuring: node("b1") }).state;
+    expect(measured.wireguard.get(linkOf("a1", "b1"))?.mtu).toBe(known.wireguard.get("ism0")?.mtu);
+    // IPv6 does not come and go with it.
+    expect([...measured.routes.keys()]).toEqual([...known.routes.keys()]);
+    expect([...measured.nexthops.keys()]).toEqual([...known.nexthops.keys()]);
+    // A peer of ism0 is measured there, and its link stays as it is.
+    const near = desiredKernel({ ...narrow("a3", "a1"), measuring: node("a1") }).state;
+    expect(near.wireguard.get(linkOf("a3", "a1"))?.mtu).toBe(1200);
+  });
+
   it("I11: lets nobody through with an address of elsewhere", () => {
     // A node of the site as another; a gateway as a node of a third site, to another gateway and to a node behind it.
     expect(send("a3", "b3", meshOf("a4")).refused).toMatch(/^a1: ismgw0 does not allow/);
