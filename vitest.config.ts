@@ -14,10 +14,6 @@ const SYSTEM = [
   "test/system/**/*.test.ts",
 ];
 
-/** Minutes of bad luck in whole labs; `isthmus test --long` runs them too. */
-const LONG = ["drift", "intents", "stall"].map((name) => `test/system/${name}.test.ts`);
-const skipped = process.env["ISTHMUS_TEST_LONG"] === "1" ? [] : LONG;
-
 /** `isthmus test kernel` runs one half in a virtual machine and the other beside it; neither is part of `isthmus test`. */
 const VIRTUAL = { machine: IN_MACHINE, beside: WITH_MACHINE }[process.env["ISTHMUS_TEST_KERNEL"] ?? ""];
 const inTurn = { testTimeout: patient(180_000), hookTimeout: patient(180_000), fileParallelism: false };
@@ -37,7 +33,7 @@ export default defineConfig({
                 hookTimeout: 60_000,
               },
             },
-            { test: { name: "system", include: SYSTEM, exclude: skipped, ...inTurn, sequence: { groupOrder: 1 } } },
+            { test: { name: "system", include: SYSTEM, ...inTurn, sequence: { groupOrder: 1 } } },
           ],
   },
 });

@@ -1,7 +1,6 @@
 /**
  * `isthmus test`: every gate of the repository, in order of cost. Prints what it runs and how long it took, stops at
- * nothing, and fails if one gate failed. `isthmus test FILTER…` runs only the tests whose path holds a filter. `--long` adds
- * the labs in which everything goes wrong for minutes.
+ * nothing, and fails if one gate failed. `isthmus test FILTER…` runs only the tests whose path holds a filter.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -29,11 +28,9 @@ function main(filters: readonly string[]): number {
     console.error("isthmus test: the lab tests make network namespaces and need root; run it in a root shell or a container");
     return 7;
   }
-  if (filters.includes("--long")) process.env["ISTHMUS_TEST_LONG"] = "1";
   const scratch = mkdtempSync(join(tmpdir(), "isthmus-test-"));
   try {
-    const wanted = filters.filter((filter) => filter !== "--long");
-    return runAll(wanted, join(scratch, "results.json"));
+    return runAll(filters, join(scratch, "results.json"));
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
