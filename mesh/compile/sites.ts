@@ -23,8 +23,14 @@ export const PATH_DEFAULTS = {
   onNoGateway: "Unreachable",
 } as const;
 
-/** Gateways of a site that does not select any: a few of its nodes, not all of hundreds. */
+/**
+ * Gateways of a site that does not select any: a few of its nodes, not all of hundreds. The oldest, because a machine that joins
+ * chooses its own name and must not take over what crosses the site by it.
+ */
 const DEFAULT_SITE_GATEWAYS = 4;
+
+/** Of all of a site's gateways. */
+const PRIORITY = 100;
 
 const health = LinkHealth.parse({});
 
@@ -59,12 +65,17 @@ export function siteGateways(context: Context, site: Resource<"Site">): { readon
   let found = known.get(site);
   if (found === undefined) {
     const selected = context.nodes.filter((node) => node.site === site).filter(selects(site.spec.gateways));
-    const ranked = rankGateways(selected.map((node) => ({ node, priority: 100 })));
-    const gateways = ranked.slice(0, site.spec.gateways === undefined ? DEFAULT_SITE_GATEWAYS : MAX_PATH_GATEWAYS);
+    const given = site.spec.gateways !== undefined;
+    const ranked = given ? rankGateways(selected.map((node) => ({ node, priority: PRIORITY }))) : byJoin(selected);
+    const gateways = ranked.slice(0, given ? MAX_PATH_GATEWAYS : DEFAULT_SITE_GATEWAYS);
     found = { gateways, left: ranked.length - gateways.length };
     known.set(site, found);
   }
   return found;
+}
+
+function byJoin(nodes: readonly NodeContext[]): Gateway[] {
+  return [...nodes].sort((a, b) => byAge(a.resource, b.resource)).map(({ name }) => ({ node: name, priority: PRIORITY }));
 }
 
 /** Every part of one run asks, each for all nodes. */

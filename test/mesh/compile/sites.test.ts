@@ -69,6 +69,14 @@ describe("subnets of a site", () => {
     expect(out.intentStatus.get("Site/a")?.gateways).toEqual(["n00", "n01", "n02", "n03"]);
     expect(conditionsOf(out.intentStatus.get("Site/a"))).toContain("GatewaysResolved=True/Limited");
   });
+
+  it("stay with the nodes that carry them when one joins, whatever its name, where no labels select them", () => {
+    const nodes = ["m", "n", "o", "p"].map((name, i) => node(name, "a", i + 1));
+    const out = compile(input({ sites: [site("a", { subnets: ["10.1.0.0/16"] })], nodes: [...nodes, node("a", "a", 5)] }));
+    expect(out.intentStatus.get("Site/a")?.gateways).toEqual(["m", "n", "o", "p"]);
+    const three = compile(input({ sites: [site("a", { subnets: ["10.1.0.0/16"] })], nodes: [...nodes.slice(0, 3), node("a", "a", 5)] }));
+    expect(three.intentStatus.get("Site/a")?.gateways).toEqual(["m", "n", "o", "a"]);
+  });
 });
 
 describe("labels of a node", () => {
