@@ -11,6 +11,7 @@ import type { Principal } from "../pki/principal.ts";
 import { commit, preview, type Draft } from "../reconcile/draft.ts";
 import { FOLDER, NETWORK, kindFolder, resourceKey } from "../reconcile/keys.ts";
 import { compileInput } from "../reconcile/planner.ts";
+import { guardCrossing } from "./crossing.ts";
 import { guardIntent, protectedRanges, sharedSubnets } from "./guard.ts";
 import { actorName, type Services } from "./services.ts";
 
@@ -29,7 +30,11 @@ export interface ApplyAnswer {
 export async function apply(services: Services, who: Principal, documents: readonly unknown[], dryRun: boolean): Promise<ApplyAnswer> {
   const { store, mirror, audit, now } = services;
   const resources = parseAll(services, documents);
-  const work = (draft: Draft): Applied[] => resources.map(({ resource, warnings }) => ({ ...applyOne(draft, services, resource, now()), warnings }));
+  const work = (draft: Draft): Applied[] => {
+    const applied = resources.map(({ resource, warnings }) => ({ ...applyOne(draft, services, resource, now()), warnings }));
+    guardCrossing(draft, mirror, new Map(applied.map(({ resource }) => [resourceKey(resource.kind, resource.metadata.name), resource])));
+    return applied;
+  };
   const { revision, result } = dryRun ? { revision: mirror.revision, result: preview(mirror, work).result } : await commit(store, mirror, work);
   if (!dryRun) {
     for (const { resource, before, action } of result) {

@@ -11,6 +11,7 @@ import { preview } from "../reconcile/draft.ts";
 import { resourceKey } from "../reconcile/keys.ts";
 import { compileInput } from "../reconcile/planner.ts";
 import { applyOne, parseAll, removeOne } from "./apply.ts";
+import { guardCrossing } from "./crossing.ts";
 import type { Services } from "./services.ts";
 
 const ASK_MS = 5_000;
@@ -32,6 +33,7 @@ export async function diff(
       removeOne(draft, services, kind, name, now());
       changed.set(resourceKey(kind, name), undefined);
     }
+    guardCrossing(draft, mirror, changed);
     return changed;
   });
   const compile = createCompiler();

@@ -10,7 +10,7 @@ export const SiteSpec = z.strictObject({
   labels: Labels.optional().describe("Given to every node of the site."),
   subnets: z.array(Cidr).max(256).optional().describe("LANs that other sites reach through this site's gateway nodes."),
   gateways: Labels.optional().describe(
-    "Selects the nodes that carry the subnets, and with topology SiteGateways all that crosses sites; when absent, the four nodes of the site that joined first.",
+    "Selects the nodes that carry the subnets, and with topology SiteGateways, which needs it, all that crosses sites. When absent: the four nodes of the site that joined first.",
   ),
   snat: z
     .enum(["Masquerade", "None"])
