@@ -55,6 +55,8 @@ interface CatchUp {
   readonly receiver: Receiver;
   readonly id: string;
   readonly held: { readonly r: number; readonly h: string } | undefined;
+  /** The agent was told that content follows, and waits for it. */
+  readonly announced: boolean;
 }
 
 export interface HubOptions {
@@ -90,14 +92,18 @@ export function createHub(options: HubOptions): Hub {
   }
 
   /** Brings an agent up to date in one view. Until its turn comes it does not hold the view, so no change passes it by. */
-  function catchUp({ receiver, id, held }: CatchUp): void {
+  function catchUp({ receiver, id, held, announced }: CatchUp): void {
     const view = live.get(id);
     // Meanwhile the agent may have gone, or the view may be no longer its.
     if (view === undefined || receivers.get(receiver.node)?.has(receiver) !== true || output?.audience.get(receiver.node)?.includes(id) !== true)
       return;
     hold(receiver, id);
     const update = held === undefined ? view.full() : view.since(held.h);
-    if (update === "current") return;
+    if (update === "current") {
+      // What was stale at its hello may have been taken back before its turn came.
+      if (announced) receiver.write(view.unchanged());
+      return;
+    }
     if (recovering && held !== undefined) {
       // The agent adds what it lacks and takes nothing away; its buckets then tell whether it holds more.
       receiver.surplus.add(id);
@@ -152,7 +158,7 @@ export function createHub(options: HubOptions): Hub {
       for (const receiver of set) {
         moves.set(receiver, { add, drop });
         for (const id of drop) release(receiver, id);
-        for (const id of add) queue.push({ receiver, id, held: undefined });
+        for (const id of add) queue.push({ receiver, id, held: undefined, announced: true });
       }
     }
     return moves;
@@ -224,7 +230,7 @@ export function createHub(options: HubOptions): Hub {
           ...(supersedes.length === 0 ? {} : { supersedes }),
         }),
       );
-      for (const id of wanted) queue.push({ receiver, id, held: hello.views[id] });
+      for (const id of wanted) queue.push({ receiver, id, held: hello.views[id], announced: stale.includes(id) });
       pump();
       if (recovering) for (const id of Object.keys(hello.views)) if (!wanted.includes(id)) receiver.surplus.add(id);
     },
@@ -246,9 +252,15 @@ export function createHub(options: HubOptions): Hub {
     },
     answerBuckets(receiver, id, hashes) {
       const suspected = receiver.suspects.delete(id);
-      const fill = receiver.views.has(id) ? live.get(id)?.fill(hashes) : undefined;
+      const view = receiver.views.has(id) ? live.get(id) : undefined;
+      const fill = view?.fill(hashes);
       if (fill === undefined) receiver.surplus.delete(id);
-      if (fill === undefined || recovering) return "same";
+      if (recovering) return "same";
+      if (fill === undefined) {
+        // The agent may have been told that this view changes.
+        if (view !== undefined) receiver.write(view.unchanged());
+        return "same";
+      }
       receiver.write(fill);
       return suspected ? "fault" : "filled";
     },

@@ -23,6 +23,8 @@ export interface LiveView {
   /** The whole view as JSON, as the join's answer has it. */
   json(): string;
   full(): Frames;
+  /** A change of nothing: for an agent that waits for this view and holds it already. */
+  unchanged(): Frames;
   /**
    * What brings an agent that holds content of hash `h` to now; undefined when the log does not know that content. The
    * content counts, not the revision that the agent tells: many revisions of the store leave a view as it is.
@@ -83,6 +85,7 @@ export function createLiveView(id: string, data: ViewData, at: number, sealOf: (
     },
     json,
     full: () => (frame ??= textFrames(`${JSON.stringify({ t: "fill", v: id, ...sealed(revision) }).slice(0, -1)},"p":${json()}}`)),
+    unchanged: () => delta({ put: new Map(), delete: [] }, revision),
     since(h) {
       if (h === hash) return "current";
       const exact = log.findLastIndex(({ before }) => before === h);
