@@ -75,7 +75,7 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
     case "delta": {
       const held = holdings.views.get(message.v);
       // A change of a view that was never filled cannot be applied: ask for the content.
-      if (held === undefined) return { holdings, send: [emptyBuckets(message.v)], changed: false };
+      if (held === undefined) return { holdings, send: [bucketsOf(holdings, message.v)], changed: false };
       const view = applyPutDelete(held.view, Object.entries(message.p ?? {}), holdings.guarded ? [] : (message.d ?? []));
       return changedTo(holdings, message.v, { r: Math.max(held.r, message.r), view }, message);
     }
@@ -104,14 +104,8 @@ export function receive(holdings: Holdings, message: ControllerMessage): Receive
       const awaiting = new Set([...holdings.awaiting, ...missing, ...changing].filter((id) => !message.drop.includes(id)));
       return { holdings: { ...holdings, views, awaiting, unnamed }, send: [], changed: views.size !== holdings.views.size };
     }
-    case "want": {
-      const held = holdings.views.get(message.v);
-      return {
-        holdings,
-        send: [held === undefined ? emptyBuckets(message.v) : { t: "buckets", v: message.v, h: bucketHashes(held.view) }],
-        changed: false,
-      };
-    }
+    case "want":
+      return { holdings, send: [bucketsOf(holdings, message.v)], changed: false };
     case "removed":
     case "refused":
     case "ask":
@@ -151,8 +145,9 @@ function changedTo(holdings: Holdings, id: string, held: HeldView, { r, s }: { r
   return { holdings: { ...holdings, seen: further, views, awaiting }, send: [], changed: true };
 }
 
-function emptyBuckets(id: string): AgentMessage {
-  return { t: "buckets", v: id, h: bucketHashes(createView()) };
+/** Asks for what the agent lacks of a view. */
+export function bucketsOf({ views }: Holdings, id: string): AgentMessage {
+  return { t: "buckets", v: id, h: bucketHashes(views.get(id)?.view ?? createView()) };
 }
 
 /** A copy of the views with a proposed change (`diff`), and views added or dropped. */

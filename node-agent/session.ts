@@ -7,7 +7,7 @@ import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { type AgentMessage, type AgentReport, ControllerMessage } from "../mesh/model/wire.ts";
 import { backoffMs, pause } from "./backoff.ts";
 import { type Credentials, openContact } from "./contact.ts";
-import { beatOf, helloOf, type Holdings, receive } from "./holdings.ts";
+import { beatOf, bucketsOf, helloOf, type Holdings, receive } from "./holdings.ts";
 
 const BACKOFF = { firstMs: 200, mostMs: 10_000 };
 const BEAT_MS = 20_000;
@@ -15,8 +15,8 @@ const BEAT_MS = 20_000;
 const SILENCE_MS = 45_000;
 /** Between two looks whether this machine still has the address that the connection leaves from; two in a row decide. */
 const SOURCE_MS = 1_000;
-/** A fill that never comes does not hold the plan back for longer. */
-const AWAIT_MS = 3_000;
+/** Until an announced view that has not come is asked for, and again. */
+const ASK_AGAIN = { firstMs: 3_000, mostMs: 60_000 };
 /** A connection that lived this long was a good one: the next attempt starts from the shortest delay. */
 const GOOD_MS = 10_000;
 
@@ -58,6 +58,11 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
   let socket: WebSocket | undefined;
   let connected: Session["connected"];
   let awaitTimer: NodeJS.Timeout | undefined;
+  let asked = 0;
+  /** A cache and a join's answer are whole. */
+  let planned = initial.views.size > 0;
+  /** Something came that nobody was told of. */
+  let untold = false;
   let hurry = new AbortController();
 
   const transmit = (message: AgentMessage): boolean => {
@@ -66,19 +71,37 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
     return true;
   };
 
+  const tell = (): void => {
+    untold = false;
+    ports.onHoldings(holdings);
+  };
+
+  const stopWaiting = (): void => {
+    clearTimeout(awaitTimer);
+    awaitTimer = undefined;
+    asked = 0;
+  };
+
+  /** Half a change is never applied in place of a plan: what leaves one view and is not yet in the other would have no route (I4). */
+  const askAgain = (): void => {
+    const awaited = [...holdings.awaiting];
+    ports.log(`the controller did not send ${awaited.join(", ")}; asking again`);
+    for (const id of awaited) transmit(bucketsOf(holdings, id));
+    if (!planned) tell();
+    awaitTimer = setTimeout(askAgain, backoffMs(++asked, ASK_AGAIN, Math.random()));
+  };
+
   /** Tells of a change once every announced view is here, so that no half plan is applied. */
   const settle = (changed: boolean): void => {
-    if (holdings.awaiting.size === 0) {
-      clearTimeout(awaitTimer);
-      awaitTimer = undefined;
-      if (changed) ports.onHoldings(holdings);
+    untold ||= changed;
+    if (holdings.awaiting.size > 0) {
+      awaitTimer ??= setTimeout(askAgain, ASK_AGAIN.firstMs);
       return;
     }
-    awaitTimer ??= setTimeout(() => {
-      awaitTimer = undefined;
-      ports.log(`the controller did not send: ${[...holdings.awaiting].join(", ")}`);
-      ports.onHoldings(holdings);
-    }, AWAIT_MS);
+    stopWaiting();
+    if (!untold) return;
+    planned ||= holdings.views.size > 0;
+    tell();
   };
 
   const answer = (id: string, what: "explain" | "status" | "diff", body: unknown): void => {
@@ -164,8 +187,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
     } finally {
       clearInterval(timer);
       clearInterval(sourceTimer);
-      clearTimeout(awaitTimer);
-      awaitTimer = undefined;
+      stopWaiting();
       signal.removeEventListener("abort", stop);
       socket = undefined;
       connected = undefined;

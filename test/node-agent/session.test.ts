@@ -270,4 +270,47 @@ describe("session", () => {
     fake.say({ t: "fill", v: "egress/web", r: 6, p: { path: 1 } });
     await eventually("plan", () => agent.plans.at(-1)?.views.size === 3);
   });
+
+  test("half of a change is never a plan: a view that does not come is asked for, again and again", async () => {
+    const fake = await controller();
+    await joinWith(tokenFor([fake.address]));
+    const agent = start(fake);
+    await eventually("connection", () => agent.session.connected !== undefined);
+    agent.plans.length = 0;
+    fake.say({ t: "views", add: ["egress/two"], drop: [], change: ["mesh", "node/a"] });
+    fake.say({ t: "delta", v: "mesh", r: 6, d: ["peer/a"] });
+    const asked = (id: string): number => fake.heard.filter((one) => one.t === "buckets" && one.v === id).length;
+    await eventually("two questions for each", () => asked("egress/two") > 1 && asked("node/a") > 1, 30_000);
+    expect(asked("mesh")).toBe(0);
+    expect(agent.plans).toEqual([]);
+    fake.say({ t: "fill", v: "egress/two", r: 6, p: { path: 1 } });
+    fake.say({ t: "delta", v: "node/a", r: 6 });
+    await eventually("plan", () => agent.plans.length > 0);
+    expect(agent.plans.map((held) => [held.awaiting.size, held.views.get("mesh")?.view.data.has("peer/a"), held.views.size])).toEqual([
+      [0, false, 3],
+    ]);
+  }, 45_000);
+
+  test("what came while another view was awaited is applied when that one is no longer to come", async () => {
+    const fake = await controller();
+    await joinWith(tokenFor([fake.address]));
+    const agent = start(fake);
+    await eventually("connection", () => agent.session.connected !== undefined);
+    agent.plans.length = 0;
+    fake.say({ t: "views", add: ["egress/two"], drop: [] });
+    fake.say({ t: "delta", v: "mesh", r: 6, p: { "peer/b": { i: 2 } } });
+    fake.say({ t: "views", add: [], drop: ["egress/two"] });
+    await eventually("plan", () => agent.plans.at(-1)?.views.get("mesh")?.view.data.has("peer/b") === true);
+  });
+
+  test("an agent without any plan takes what it got: nothing is better than that", async () => {
+    const fake = await controller();
+    await joinWith(tokenFor([fake.address]));
+    rmSync(at.plan, { force: true });
+    const agent = start(fake);
+    await eventually("connection", () => agent.session.connected !== undefined);
+    fake.say({ t: "fill", v: "mesh", r: 5, p: VIEWS.mesh });
+    await eventually("plan", () => agent.plans.at(-1)?.views.has("mesh") === true, 15_000);
+    expect([...(agent.plans.at(-1)?.awaiting ?? [])]).toEqual(["node/a"]);
+  }, 30_000);
 });
