@@ -11,7 +11,7 @@ export function registerCreate(program: Command, cli: Cli): void {
     .option("--region <region>")
     .option("--zone <zone>")
     .option("--subnet <cidr>", "a LAN that other sites reach through this one; may be repeated", collect)
-    .option("--gateway <k=v>", "labels of the nodes that carry the subnets; all nodes of the site when absent", collectLabel)
+    .option("--gateway <k=v>", "labels of the nodes that carry the subnets; the four that joined first when absent", collectLabel)
     .option("--label <k=v>", "given to every node of the site; may be repeated", collectLabel)
     .option("--priority <number>", "order for disaster recovery, higher first", wholeNumber)
     .option("--grant-advertise <cidr>", "nodes of the site may advertise prefixes inside it; may be repeated", collect)

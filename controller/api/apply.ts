@@ -174,7 +174,12 @@ export async function remove(
   dryRun: boolean,
 ): Promise<{ revision: number; object: Resource }> {
   const { store, mirror, audit, agents, events, now } = services;
-  const work = (draft: Draft): Resource => removeOne(draft, services, kind, name, now());
+  const work = (draft: Draft): Resource => {
+    const removed = removeOne(draft, services, kind, name, now());
+    // A node that leaves by itself is gone, whatever is said to it.
+    if (who.kind !== "node") guardCrossing(draft, mirror, new Map([[resourceKey(kind, name), undefined]]));
+    return removed;
+  };
   if (dryRun) return { revision: mirror.revision, object: preview(mirror, work).result };
   const { revision, result: object } = await commit(store, mirror, work);
   audit.record({ who: actorName(who), action: "delete", kind, name, before: object, revision });

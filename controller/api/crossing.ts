@@ -1,8 +1,9 @@
 /**
  * Topology SiteGateways at the door: what crosses sites goes through nodes that somebody chose. A site that chose none is refused,
- * because a machine that joins must not become its gateway by joining.
+ * because a machine that joins must not become its gateway by joining; and a site with nodes keeps one of those that it chose.
  */
 import { createContextMaker, type Context } from "../../mesh/compile/context.ts";
+import { siteGateways } from "../../mesh/compile/sites.ts";
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { Draft } from "../reconcile/draft.ts";
@@ -14,7 +15,7 @@ const LOOKED_AT = new Set([kindFolder("MeshNetwork"), kindFolder("Site"), kindFo
 
 interface Lack {
   readonly site: string;
-  readonly what: "Selector";
+  readonly what: "Selector" | "Gateway";
   readonly message: string;
   readonly remedy: string;
 }
@@ -30,7 +31,10 @@ export function guardCrossing(draft: Draft, mirror: Mirror, replaced: ReadonlyMa
   draft.read(resourceKey("MeshNetwork", NETWORK));
   const after = crossing(mirror, replaced);
   if (after === undefined) return;
-  for (const { metadata } of after.sites) draft.read(resourceKey("Site", metadata.name));
+  for (const site of after.sites) {
+    draft.read(resourceKey("Site", site.metadata.name));
+    for (const { node } of siteGateways(after, site).gateways.slice(0, 1)) draft.read(resourceKey("MeshNode", node));
+  }
   const before = crossing(mirror, new Map());
   const known = new Set((before === undefined ? [] : lacksOf(before)).map(({ site, what }) => `${what} ${site}`));
   const [lack, ...more] = lacksOf(after).filter(({ site, what }) => !known.has(`${what} ${site}`));
@@ -44,16 +48,28 @@ function crossing(mirror: Mirror, replaced: ReadonlyMap<string, Resource | undef
   return input.network.spec.topology === "SiteGateways" ? createContextMaker()(input) : undefined;
 }
 
-function lacksOf({ sites }: Context): Lack[] {
-  return sites.flatMap((site): Lack[] => {
+function lacksOf(context: Context): Lack[] {
+  return context.sites.flatMap((site): Lack[] => {
     const { name } = site.metadata;
-    if (Object.keys(site.spec.gateways ?? {}).length > 0) return [];
+    const selector = Object.entries(site.spec.gateways ?? {}).map(([key, value]) => `${key}=${value}`);
+    if (selector.length === 0)
+      return [
+        {
+          site: name,
+          what: "Selector",
+          message: `site ${name} does not say which of its nodes are gateways, which topology SiteGateways needs of every site`,
+          remedy: "Give the Site spec.gateways, as in { role: gateway }, and that label to some of its nodes first.",
+        },
+      ];
+    const nodes = context.nodes.filter((node) => node.site === site);
+    if (nodes.length === 0 || siteGateways(context, site).gateways.length > 0) return [];
+    const said = selector.join(",");
     return [
       {
         site: name,
-        what: "Selector",
-        message: `site ${name} does not say which of its nodes are gateways, which topology SiteGateways needs of every site`,
-        remedy: "Give the Site spec.gateways, as in { role: gateway }, and that label to some of its nodes first.",
+        what: "Gateway",
+        message: `site ${name} would be cut off from all others: none of its ${nodes.length} nodes has ${said}, which its spec.gateways selects`,
+        remedy: `Run \`isthmus label node NAME ${said.replaceAll(",", " ")}\` for another node of site ${name} first, or change spec.gateways of the Site.`,
       },
     ];
   });

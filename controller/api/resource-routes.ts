@@ -13,6 +13,7 @@ import { nearest } from "../../mesh/model/suggest.ts";
 import { commit } from "../reconcile/draft.ts";
 import { kindFolder, resourceKey } from "../reconcile/keys.ts";
 import { apply, present, remove } from "./apply.ts";
+import { guardCrossing } from "./crossing.ts";
 import { parseBody } from "./body.ts";
 import { requireRole } from "./http.ts";
 import { streamLines } from "./lines.ts";
@@ -76,6 +77,7 @@ export function resourceRoutes(app: FastifyInstance, services: Services): void {
       if (before === undefined) throw new IsthmusError("NotFound", `there is no ${kind} ${name}`);
       const after = patched(before, patch);
       draft.write(resourceKey(kind, name), after);
+      guardCrossing(draft, mirror, new Map([[resourceKey(kind, name), after]]));
       return { before, after };
     });
     audit.record({ who: actorName(who), action: "label", kind, name, ...result, revision });
