@@ -19,6 +19,8 @@ export interface Serving {
   readonly retiring: {
     readonly gateways: Readonly<Record<string, number>>;
     readonly destinations: Readonly<Record<string, number>>;
+    /** Until when new flows go there too, of clients that have not heard yet. What has none is settled: only established flows go on. */
+    readonly open?: Readonly<Record<string, number>>;
   };
 }
 
@@ -42,9 +44,12 @@ export function servedBy(draft: PathDraft): Served {
 /** The fact as it should be at `now`; the same object where nothing changed. */
 export function nextServing(served: Served, before: Serving | undefined, now: number, isNode: (name: string) => boolean): Serving {
   const until = now + served.drainTimeoutMs + RETIRE_GRACE_MS;
+  const destinations = leftOver(served.destinations, before?.destinations, before?.retiring.destinations, now, until);
+  const open = openStill(Object.keys(destinations), before?.retiring, now);
   const retiring = {
     gateways: leftOver(served.gateways, before?.gateways, before?.retiring.gateways, now, until, isNode),
-    destinations: leftOver(served.destinations, before?.destinations, before?.retiring.destinations, now, until),
+    destinations,
+    ...(Object.keys(open).length === 0 ? {} : { open }),
   };
   const next: Serving = { gateways: [...served.gateways].sort(), destinations: served.destinations, retiring };
   return before !== undefined && JSON.stringify(next) === JSON.stringify(before) ? before : next;
@@ -52,7 +57,7 @@ export function nextServing(served: Served, before: Serving | undefined, now: nu
 
 /** When something of it ends. */
 export function nextEnd({ retiring }: Serving): number | undefined {
-  const times = [...Object.values(retiring.gateways), ...Object.values(retiring.destinations)];
+  const times = [...Object.values(retiring.gateways), ...Object.values(retiring.destinations), ...Object.values(retiring.open ?? {})];
   return times.length === 0 ? undefined : times.reduce((a, b) => Math.min(a, b));
 }
 
@@ -67,6 +72,7 @@ export function withRetiring(context: Context, compiled: Compiled, serving: Serv
   ).filter((name) => context.nodeByName.has(name)) as NodeName[];
   const retired = namesLeft(draft.destinations, serving.destinations, serving.retiring.destinations) as Cidr[];
   if (gateways.length + retired.length === 0) return compiled;
+  const settled = retired.filter((cidr) => cidr in serving.retiring.destinations && !(cidr in (serving.retiring.open ?? {})));
   const serves = new Set<string>(gateways);
   const clients = draft.clients.filter(({ name }) => !serves.has(name));
   return {
@@ -75,7 +81,7 @@ export function withRetiring(context: Context, compiled: Compiled, serving: Serv
       gateways: [...draft.gateways, ...gateways.map((node) => ({ node, priority: 0, retiring: true as const }))],
       // Until it has retired it sends its own traffic out itself, as before.
       clients,
-      serve: retired.length === 0 ? draft.serve : { ...draft.serve, retired },
+      serve: retired.length === 0 ? draft.serve : { ...draft.serve, retired, ...(settled.length === 0 ? {} : { settled }) },
     },
     status: {
       ...status,
@@ -105,6 +111,15 @@ function few(names: readonly string[]): string {
 function namesLeft(now: readonly string[], before: readonly string[], retiring: Readonly<Record<string, number>>): string[] {
   const current = new Set(now);
   return [...new Set([...before, ...Object.keys(retiring)])].filter((name) => !current.has(name)).sort();
+}
+
+function openStill(names: readonly string[], before: Serving["retiring"] | undefined, now: number): Record<string, number> {
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const end = before !== undefined && name in before.destinations ? before.open?.[name] : now + RETIRE_GRACE_MS;
+      return end === undefined || end <= now ? [] : [[name, end] as const];
+    }),
+  );
 }
 
 function leftOver(

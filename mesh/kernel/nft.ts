@@ -21,6 +21,8 @@ interface Served {
   readonly id: PathId;
   readonly clients: readonly Cidr[];
   readonly destinations: readonly Cidr[];
+  /** Those to which new flows go; all of them where that is undefined. */
+  readonly begun: readonly Cidr[] | undefined;
 }
 
 export function desiredNft(input: DesiredInput): NftTable {
@@ -55,7 +57,9 @@ function servedPaths(input: DesiredInput): Served[] {
   const found = [...plan.paths].flatMap(([id, path]): Served[] => {
     if (!serves(plan, id) || !plan.serves.has(id)) return [];
     const clients = [...plan.clients].flatMap(([name, client]) => (client.paths.includes(id) ? sourcesOf(input, name) : []));
-    return [{ id, clients, destinations: [...path.destinations, ...(plan.serves.get(id)?.retired ?? [])] }];
+    const { retired = [], settled = [] } = plan.serves.get(id) ?? {};
+    const begun = settled.length === 0 ? undefined : [...path.destinations, ...retired.filter((cidr) => !settled.includes(cidr))];
+    return [{ id, clients, destinations: [...path.destinations, ...retired], begun }];
   });
   const widest = (one: Served): number => Math.min(129, ...one.destinations.map(parsed).map(({ family, bits }) => (family === 4 ? bits * 4 : bits)));
   return found.sort((a, b) => widest(b) - widest(a) || (a.id < b.id ? -1 : 1));
@@ -68,7 +72,7 @@ function sourcesOf(input: DesiredInput, name: NodeName): Cidr[] {
 }
 
 /**
- * `c4_<path>` clients, `d4_<path>` destinations, `s4_<k>` where flows that begin beyond link k may come from, `lan4_site` the own
+ * `c4_<path>` clients, `d4_<path>` destinations, `n4_<path>` those of them to which new flows go where that is not all, `s4_<k>` where flows that begin beyond link k may come from, `lan4_site` the own
  * site's subnets, `own4_node` what this node advertises; where the site's LAN keeps its addresses, `far4_site` what it reaches over
  * `ismgw0`, `pair4_site` what it reaches over pairwise links; the same with 6.
  */
@@ -89,9 +93,10 @@ function desiredSets(input: DesiredInput, served: readonly Served[]): Map<string
     put("far", "site", farFromLan(input));
     put("pair", "site", pairedWithLan(input));
   }
-  for (const { id, clients, destinations } of served) {
+  for (const { id, clients, destinations, begun } of served) {
     put("c", id, clients);
     put("d", id, destinations);
+    if (begun !== undefined) put("n", id, begun);
   }
   return new Map([...sets].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
@@ -175,10 +180,15 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
   for (const side of ["iifname", "oifname"]) {
     rules.push(`${side} "ism*" ct direction reply ct state { established, related } accept`, `${side} "ism*" ct state related accept`);
   }
-  for (const { id } of served) {
-    const way = wayOf(input, id);
-    for (const [ip, family] of FAMILIES)
-      if (way !== undefined) rules.push(`${way} ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} accept`);
+  for (const one of served) {
+    const way = wayOf(input, one.id);
+    if (way === undefined) continue;
+    for (const [ip, family] of FAMILIES) {
+      const from = `${way} ${ip} saddr @c${family}_${one.id} ${ip} daddr`;
+      rules.push(`${from} @${begunSet(one, family)} accept`);
+      // Confirmed: an earlier packet of the flow was let through. A flow that nobody answers is never "established".
+      if (one.begun !== undefined) rules.push(`${from} @d${family}_${one.id} ct status confirmed accept`);
+    }
   }
   for (const [ip, family] of FAMILIES) {
     rules.push(`iifname "ism*" oifname != "ism*" ${ip} daddr @own${family}_node accept`);
@@ -187,6 +197,11 @@ function transit(input: DesiredInput, served: readonly Served[]): string[] {
   }
   for (const name of CONTAINER_BRIDGES) rules.push(`iifname "${name}" oifname "ism*" accept`);
   return [...rules, 'iifname "ism*" drop', 'oifname "ism*" drop'];
+}
+
+/** Where a path's new flows may go to. */
+function begunSet({ id, begun }: Served, family: 4 | 6): string {
+  return `${begun === undefined ? "d" : "n"}${family}_${id}`;
 }
 
 /** Where a served path's packets come in and go out; nowhere while there is no link for it. */
@@ -204,12 +219,13 @@ function translate(input: DesiredInput, served: readonly Served[]): string[] {
     `oifname "ism*" ip saddr @lan4_site snat ip to ${v4}`,
     `oifname "ism*" ip6 saddr @lan6_site snat ip6 to ${v6}`,
   ];
-  for (const { id } of served.filter((one) => !/^(site|via)\//.test(one.id))) {
+  for (const one of served.filter(({ id }) => !/^(site|via)\//.test(id))) {
+    const { id } = one;
     const snat = input.plan.serves.get(id)?.snat;
     for (const [ip, family] of FAMILIES) {
       const fixed = snat?.type === "Address" && snat.address !== undefined && familyOf(snat.address) === family ? snat.address : undefined;
       const verdict = snat?.type === "None" ? "accept" : fixed === undefined ? "masquerade" : `snat ${ip} to ${fixed}`;
-      rules.push(`oifname != "ism*" ${fromClients(input)} ${ip} saddr @c${family}_${id} ${ip} daddr @d${family}_${id} ${verdict}`);
+      rules.push(`oifname != "ism*" ${fromClients(input)} ${ip} saddr @c${family}_${id} ${ip} daddr @${begunSet(one, family)} ${verdict}`);
     }
   }
   return rules;

@@ -122,6 +122,8 @@ export const ServePlan = z.object({
   threshold: z.int(),
   /** Destinations that the path no longer has: clients send nothing new there, flows that are established go on. */
   retired: z.array(Cidr).optional(),
+  /** Those of them to which no new flow is forwarded any more: every client that hears has heard. */
+  settled: z.array(Cidr).optional(),
 });
 export type ServePlan = z.infer<typeof ServePlan>;
 

@@ -104,6 +104,20 @@ describe("a destination that an intent let go", () => {
     );
   });
 
+  it("is open for new flows until every client has heard, and then for established ones only", () => {
+    const now = was(["do1", "do2"], ["34.160.112.0/24"], {
+      gateways: {},
+      destinations: { "34.160.111.145/32": 50 },
+      open: { "34.160.111.145/32": 20 },
+    });
+    const later = { ...now, retiring: { gateways: {}, destinations: now.retiring.destinations } };
+    const of = (serving: Serving) => serveOf(egress({ destinations: ["34.160.112.0/24"] }, serving), "do1");
+    expect(of(BOTH)?.settled).toBeUndefined();
+    expect(of(now)).toMatchObject({ retired: ["34.160.111.145/32"] });
+    expect(of(now)?.settled).toBeUndefined();
+    expect(of(later)).toMatchObject({ retired: ["34.160.111.145/32"], settled: ["34.160.111.145/32"] });
+  });
+
   it("belongs to another intent at once, and the first one's gateway still serves what is established", () => {
     const other = resource("EgressGateway", "other", { destinations: ["34.160.111.145"], gateways: [{ site: "ams" }] }, 5);
     const mine = resource("EgressGateway", "e", { ...INTENT, gateways: [{ site: "fra" }], destinations: ["34.160.112.0/24"] });
@@ -129,10 +143,16 @@ describe("the facts", () => {
   it("give what was let go the drain timeout, once, and a moment for the change to arrive", () => {
     const until = 1_000 + 30_000 + RETIRE_GRACE_MS;
     const first = nextServing(served, BOTH, 1_000, isNode);
-    expect(first.retiring).toEqual({ gateways: { do1: until }, destinations: { "34.160.111.145/32": until } });
-    expect(nextServing(served, first, 20_000, isNode)).toBe(first);
-    expect(nextEnd(first)).toBe(until);
-    expect(nextServing(served, first, until, isNode).retiring).toEqual(NOTHING);
+    const heard = 1_000 + RETIRE_GRACE_MS;
+    const ends = { gateways: { do1: until }, destinations: { "34.160.111.145/32": until } };
+    expect(first.retiring).toEqual({ ...ends, open: { "34.160.111.145/32": heard } });
+    expect(nextServing(served, first, heard - 1, isNode)).toBe(first);
+    expect(nextEnd(first)).toBe(heard);
+    const settled = nextServing(served, first, heard, isNode);
+    expect(settled.retiring).toEqual(ends);
+    expect(nextServing(served, settled, 20_000, isNode)).toBe(settled);
+    expect(nextEnd(settled)).toBe(until);
+    expect(nextServing(served, settled, until, isNode).retiring).toEqual(NOTHING);
   });
 
   it("forget a gateway that is one again, and one whose node is gone", () => {

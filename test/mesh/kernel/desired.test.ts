@@ -227,6 +227,30 @@ describe("desiredKernel", () => {
     expect(stateOf(fixed).nft!.body).toMatch(/@d6_egress\/web masquerade/);
   });
 
+  it("forwards and translates new flows to what it serves and to what clients may not have heard of yet, only running ones to the rest", () => {
+    const base = gatewayInput();
+    const nftOf = (parts: object) => {
+      const serves = new Map([[EGRESS, { snat: { type: "Masquerade" as const }, uplink: [], uplinkIntervalMs: 100, threshold: 3, ...parts }]]);
+      return stateOf({ ...base, plan: { ...base.plan, paths: new Map([[EGRESS, path(["34.0.0.0/16"], ["do1"])]]), serves } }).nft!;
+    };
+    const rulesOf = (parts: object): string[] =>
+      nftOf(parts)
+        .body.split("\n")
+        .filter((line) => line.includes("ip saddr @c4_") && line.includes(" ip daddr "))
+        .map((line) => line.replace(/.* ip daddr /, ""));
+    const retired = [cidr("34.1.0.0/16"), cidr("34.2.0.0/16")];
+    expect(rulesOf({ retired })).toEqual(["@d4_egress/web accept", "@d4_egress/web masquerade"]);
+    const settled = [cidr("34.2.0.0/16")];
+    expect(rulesOf({ retired, settled })).toEqual([
+      "@n4_egress/web accept",
+      "@d4_egress/web ct status confirmed accept",
+      "@n4_egress/web masquerade",
+    ]);
+    const { sets } = nftOf({ retired, settled });
+    expect(sets.get("n4_egress/web")).toEqual(["34.0.0.0/16", "34.1.0.0/16"]);
+    expect(sets.get("d4_egress/web")).toEqual(["34.0.0.0/16", "34.1.0.0/16", "34.2.0.0/16"]);
+  });
+
   it("lets the LAN of a site into the overlay through the site's gateways only", () => {
     const subnets = [cidr("192.168.88.0/24")];
     const site: PathId = "subnet/dc";
