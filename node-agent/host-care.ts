@@ -5,17 +5,21 @@
 import { asIsthmusError } from "../mesh/errors.ts";
 import { isGateway } from "../mesh/kernel/wireguard.ts";
 import type { Plan } from "../mesh/model/plan.ts";
+import { pause } from "./backoff.ts";
+import type { SetCondition } from "./conditions.ts";
 import type { Kernel } from "./drivers/index.ts";
 import type { Links } from "./links.ts";
 import { missingForChecks } from "./requirements.ts";
 
+const LOOK_MS = 30_000;
+/** What one program does to nft comes in several steps. */
+const LOOK_AFTER_MS = 300;
 /** nft rules may change all the time (kube-proxy), and each telling asks several tools. */
 const TELL_MS = 5_000;
 
 export interface HostCarePorts {
   readonly kernel: Pick<Kernel, "configureHost" | "forwardingBlockers">;
-  /** Sets a condition of the node; without a message it is gone. */
-  condition(type: string, reason: string, message: string | undefined): void;
+  readonly condition: SetCondition;
   log(line: string): void;
   /** Monotonic milliseconds. */
   now(): number;
@@ -27,12 +31,17 @@ export interface HostCare {
   setPlan(plan: Plan, links: Links): void;
   /** Looks at everything. Never throws. */
   look(): Promise<void>;
+  /** Someone changed nft rules (a firewall started, Docker): the host is looked at soon, not at the next regular time. */
+  nftChanged(): void;
+  /** Looks again and again until the signal aborts, while it `may`. */
+  run(may: () => boolean, signal: AbortSignal): Promise<void>;
 }
 
 export function createHostCare({ kernel, condition, log, now, missing = missingForChecks }: HostCarePorts): HostCare {
   let plan: Plan | undefined;
   let ports: readonly number[] = [];
   let toldAt = -Infinity;
+  let changed = new AbortController();
   const tell = async (): Promise<void> => {
     toldAt = now();
     try {
@@ -42,7 +51,15 @@ export function createHostCare({ kernel, condition, log, now, missing = missingF
       condition("HostNotConfigured", "Failed", `this host's network managers could not be told about us: ${asIsthmusError(thrown).message}`);
     }
   };
+  const look = async (): Promise<void> => {
+    if (plan === undefined) return;
+    condition("ToolMissing", "ToolMissing", missing(plan));
+    if (now() - toldAt >= TELL_MS) await tell();
+    const blockers = isGateway({ plan }) ? await kernel.forwardingBlockers().catch(() => []) : [];
+    condition("ForwardingBlocked", "ForeignRule", blockers.length === 0 ? undefined : `forwarded packets are dropped by ${blockers.join(", ")}`);
+  };
   return {
+    look,
     setPlan(next, links) {
       plan = next;
       condition("ToolMissing", "ToolMissing", missing(next));
@@ -51,12 +68,14 @@ export function createHostCare({ kernel, condition, log, now, missing = missingF
       ports = wanted;
       void tell();
     },
-    async look() {
-      if (plan === undefined) return;
-      condition("ToolMissing", "ToolMissing", missing(plan));
-      if (now() - toldAt >= TELL_MS) await tell();
-      const blockers = isGateway({ plan }) ? await kernel.forwardingBlockers().catch(() => []) : [];
-      condition("ForwardingBlocked", "ForeignRule", blockers.length === 0 ? undefined : `forwarded packets are dropped by ${blockers.join(", ")}`);
+    nftChanged: () => changed.abort(),
+    async run(may, signal) {
+      while (!signal.aborted) {
+        await pause(LOOK_MS, AbortSignal.any([signal, changed.signal]));
+        changed = new AbortController();
+        await pause(LOOK_AFTER_MS, signal);
+        if (!signal.aborted && may()) await look();
+      }
     },
   };
 }

@@ -1,15 +1,20 @@
 /** What `isthmus status` shows on a node: everything from this process and its kernel, nothing from the controller. */
+import type { NodeCondition } from "./conditions.ts";
+import type { ControllerLink } from "./controller-link.ts";
 import type { Elections, Health } from "./elections.ts";
 import type { Links } from "./links.ts";
 import type { PeerReach } from "./endpoints.ts";
+import type { Membership } from "./membership.ts";
+import type { PeerKeeper } from "./peers.ts";
+import type { Reconciler } from "./reconcile.ts";
+import { resultsOf } from "./results.ts";
+import { VERSION } from "./version.ts";
 import type { Plan } from "../mesh/model/plan.ts";
-import type { AgentEvent, AgentReport, Position, ResourceResult } from "../mesh/model/wire.ts";
+import type { AgentEvent, Position, ResourceResult } from "../mesh/model/wire.ts";
 import type { WgStatus } from "./endpoints.ts";
 import { linkInterface } from "../mesh/kernel/layout.ts";
 import { deviceOf } from "../mesh/kernel/topology.ts";
 import { meshAddress } from "../mesh/net/overlay.ts";
-
-export type NodeCondition = NonNullable<AgentReport["conditions"]>[number];
 
 /** All times are milliseconds since 1970. */
 export interface AgentStatus {
@@ -60,8 +65,68 @@ export interface AgentStatus {
   readonly events: readonly AgentEvent[];
 }
 
+/** What the status is made from. */
+export interface StatusParts {
+  readonly membership: Membership;
+  readonly link: ControllerLink;
+  readonly reconciler: Reconciler;
+  readonly peers: PeerKeeper;
+  readonly plan: Plan | undefined;
+  readonly applied: Position | undefined;
+  readonly health: Health;
+  readonly conditions: readonly NodeCondition[];
+  readonly events: readonly AgentEvent[];
+  /** When this process began, ms since 1970. */
+  readonly started: number;
+  readonly wall: (monotonic: number) => number;
+}
+
+export function agentStatus(parts: StatusParts): AgentStatus {
+  const { membership, link, reconciler, peers, wall } = parts;
+  const { last, drift } = reconciler;
+  const { connected, holdings } = link.session;
+  const { error } = link;
+  const { node, network, controllers } = membership.identity;
+  const dataPlane =
+    last === undefined
+      ? { site: parts.plan?.self.site, overlay: [], peers: [], links: [], paths: [] }
+      : dataPlaneStatus(
+          last.input.plan,
+          last.input.links,
+          last.elections,
+          parts.health,
+          peers.wireguard,
+          peers.reach(last.input.plan, last.input.links),
+          Date.now(),
+          wall,
+        );
+  return {
+    node,
+    network,
+    version: VERSION,
+    started: parts.started,
+    controller: {
+      connected: connected !== undefined,
+      ...(connected === undefined ? {} : { address: connected.address, since: connected.since }),
+      ...(error === undefined ? {} : { error: error.message }),
+      ...(error?.remedy === undefined ? {} : { remedy: error.remedy }),
+      known: controllers,
+    },
+    position: holdings.seen,
+    applied: parts.applied,
+    wireguard: last?.input.host.wireguard,
+    results: last === undefined ? {} : resultsOf(last, wall),
+    conditions: parts.conditions,
+    drift: { count: drift.count, ...(drift.at === undefined ? {} : { at: wall(drift.at) }) },
+    lastPass: last === undefined ? undefined : { operations: last.operations, failures: last.failures.length, tookMs: last.tookMs },
+    certificate: membership.certificate,
+    events: parts.events,
+    ...dataPlane,
+  };
+}
+
 /** The part of the status that comes from the plan and the kernel. */
-export function dataPlaneStatus(
+function dataPlaneStatus(
   plan: Plan,
   links: Links,
   elections: Elections,

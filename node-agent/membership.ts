@@ -1,0 +1,104 @@
+/** This node's place in its network: identity, keys and certificate, and whether this machine is the one that joined. */
+import { asIsthmusError } from "../mesh/errors.ts";
+import { pause } from "./backoff.ts";
+import type { SetCondition } from "./conditions.ts";
+import type { Credentials } from "./contact.ts";
+import { type Places, readIfThere } from "./files.ts";
+import { certificateTimes, type Identity, knownNow, writeIdentity } from "./identity.ts";
+import { renew } from "./join.ts";
+import { loadOrMakeKeys, type NodeKeys } from "./keys.ts";
+import { machineIdLike } from "./machine-id.ts";
+
+const HOUR_MS = 3_600_000;
+const RETRY_MS = 60_000;
+
+export interface MembershipPorts {
+  readonly at: Places;
+  readonly identity: Identity;
+  readonly condition: SetCondition;
+  readonly log: (line: string) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface Membership {
+  readonly identity: Identity;
+  readonly keys: NodeKeys;
+  /** Hash of this machine. */
+  readonly machine: string;
+  /** Keys and cache came from another machine: nothing starts before the controller agrees. */
+  readonly foreign: boolean;
+  /** As they stand on disk now. */
+  credentials(): Credentials & { readonly roots: string };
+  readonly certificate: { readonly renewAt: number; readonly expires: number };
+  /** This machine's clock, but never before what a controller said last. */
+  now(): number;
+  /** A verified controller took this node in and said its time. @returns whether the machine is another one than before */
+  accepted(said: number): boolean;
+  renew(): Promise<void>;
+  /** Renews the certificate whenever it is due, until the signal aborts. */
+  run(): Promise<void>;
+}
+
+export function openMembership({ at, identity: joined, condition, log, signal }: MembershipPorts): Membership {
+  let identity = joined;
+  const keys = loadOrMakeKeys(at);
+  const machine = machineIdLike(identity.machineId);
+  let foreign = identity.machineId !== machine;
+
+  const credentials: Membership["credentials"] = () => ({
+    key: keys.tlsKey,
+    certificate: readIfThere(at.certificate) ?? "",
+    roots: readIfThere(at.roots) ?? "",
+  });
+  const now = (): number => Math.max(Date.now(), identity.lastNow);
+  const renewNow = async (): Promise<void> => {
+    identity = await renew(at, identity, keys, credentials(), now(), signal);
+    condition("CertificateExpired", "", undefined);
+    log("certificate renewed");
+  };
+
+  return {
+    get identity() {
+      return identity;
+    },
+    keys,
+    machine,
+    get foreign() {
+      return foreign;
+    },
+    credentials,
+    get certificate() {
+      return certificateTimes(credentials().certificate);
+    },
+    now,
+    accepted(said) {
+      const lastNow = knownNow(identity.lastNow, said);
+      if (lastNow !== identity.lastNow || foreign) {
+        identity = { ...identity, lastNow, machineId: machine };
+        try {
+          writeIdentity(at, identity);
+        } catch (thrown) {
+          log(asIsthmusError(thrown).message);
+        }
+      }
+      const moved = foreign;
+      foreign = false;
+      return moved;
+    },
+    renew: renewNow,
+    async run() {
+      while (!signal.aborted) {
+        const { renewAt, expires } = certificateTimes(credentials().certificate);
+        if (now() >= renewAt && !foreign) {
+          await renewNow().catch((thrown: unknown) => {
+            const error = asIsthmusError(thrown);
+            if (now() >= expires)
+              condition("CertificateExpired", error.code, `the certificate expired and cannot be renewed: ${error.message}. The data plane goes on.`);
+            log(`renewing the certificate failed: ${error.message}`);
+          });
+        }
+        await pause(now() >= renewAt ? RETRY_MS * (0.5 + Math.random()) : Math.min(HOUR_MS, Math.max(1_000, renewAt - now())), signal);
+      }
+    },
+  };
+}
