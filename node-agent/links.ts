@@ -70,6 +70,12 @@ export function numberLinks(needed: readonly NodeName[], before: Links, adopted:
   return { links, without };
 }
 
+/** What is said of gateways without a link. */
+export function linksExhausted(without: readonly NodeName[]): string | undefined {
+  if (without.length === 0) return undefined;
+  return `${MAX_LINKS} links are in use; none for ${without.join(", ")}: select fewer gateways, in intents and in each Site spec.gateways`;
+}
+
 /** Links that stand in the kernel: an interface `ismg<k>` whose one peer is a known node. */
 export function adoptLinks(plan: Plan, observed: KernelState): Links {
   const byKey = new Map([...plan.peers].map(([node, peer]) => [peer.k as string, node]));

@@ -9,7 +9,7 @@ import { formatElections } from "./elections.ts";
 import type { PeerReach } from "./endpoints.ts";
 import type { Identity } from "./identity.ts";
 import type { KeptFiles } from "./kept-files.ts";
-import { formatLinks } from "./links.ts";
+import { formatLinks, linksExhausted } from "./links.ts";
 import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { mtuConditions } from "./path-mtu.ts";
 import type { PlanIntake } from "./plan-intake.ts";
@@ -70,8 +70,7 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
       files.choices.set(() => formatElections(pass.elections, wall));
       for (const event of moveEvents(pass)) reporter.event(event);
       condition("KernelRefused", "KernelRefused", failuresById(pass).get("node"));
-      const beyond = pass.withoutLink.length === 0 ? undefined : `63 links are in use; none for ${pass.withoutLink.join(", ")}`;
-      condition("TooManyGateways", "LinksExhausted", beyond);
+      condition("TooManyGateways", "LinksExhausted", linksExhausted(pass.withoutLink));
       for (const { type, message } of mtuConditions(pass.input)) condition(type, type, message);
       if (pass.failures.length === 0 && intake.plan === plan) applied = intake.position;
       else for (const { op, error } of pass.failures.slice(0, 3)) log(`the kernel refused ${op.op}: ${error ?? ""}`);

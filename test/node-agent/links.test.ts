@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { parsePlan } from "../../mesh/compile/parse-plan.ts";
 import { EMPTY_KERNEL } from "../../mesh/kernel/operations.ts";
 import type { KernelState, WgInterface } from "../../mesh/kernel/types.ts";
-import { adoptLinks, formatLinks, gatewaysInUse, numberLinks, parseLinks } from "../../node-agent/links.ts";
+import { adoptLinks, formatLinks, gatewaysInUse, linksExhausted, numberLinks, parseLinks } from "../../node-agent/links.ts";
 import { key, name, rawViews, withPaths } from "./plans.ts";
 
 const { plan } = parsePlan(rawViews());
@@ -11,6 +11,11 @@ if (plan === undefined) throw new Error("no plan");
 const names = fc.uniqueArray(fc.integer({ min: 1, max: 80 }), { maxLength: 70 }).map((list) => list.map((n) => name(`g${n}`)).toSorted());
 
 describe("numbers of links", () => {
+  test("that are used up name the gateways without one, and where fewer gateways are said", () => {
+    expect(linksExhausted([])).toBeUndefined();
+    expect(linksExhausted([name("gw64"), name("gw65")])).toMatch(/none for gw64, gw65: .*Site spec\.gateways/);
+  });
+
   test("every candidate of every path of ours has one, and a path that this node serves has none", () => {
     expect(gatewaysInUse(plan)).toEqual(["g1", "g2"]);
     expect(gatewaysInUse(withPaths(plan, { "egress/a": ["g2", "unknown"], "egress/b": ["c", "g1"] }))).toEqual(["g2"]);
