@@ -9,7 +9,7 @@ import { overlayRanges } from "../mesh/kernel/protection.ts";
 import { deviceOf, isPaired } from "../mesh/kernel/topology.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
 import type { Candidate, Explanation, Hop } from "../mesh/model/answers.ts";
-import type { PathId, Plan, SnatPlan } from "../mesh/model/plan.ts";
+import { betweenSites, intoSite, type PathId, type Plan, type SnatPlan } from "../mesh/model/plan.ts";
 import type { IpAddress, NodeName } from "../mesh/model/scalars.ts";
 import { contains, familyOf, formatCidr, hostCidr, parseCidr, splitEndpoint } from "../mesh/net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress } from "../mesh/net/overlay.ts";
@@ -86,7 +86,7 @@ function decide(question: ExplainInput): [Part, Expected] {
   const overlay = new PrefixMap<string>();
   for (const [cidr, id] of claims.overlay) overlay.add(parseCidr(cidr), id);
   const ours = overlay.covering(target);
-  const between = ours !== undefined && /^(site|via)\//.test(ours.value);
+  const between = ours !== undefined && betweenSites(ours.value);
   if (!between && overlayRanges(plan).some((range) => contains(parseCidr(range), target))) {
     return [
       {
@@ -171,7 +171,7 @@ function steered({ input, linkViews, wall, now, destination }: ExplainInput, own
   ];
   const snat = path?.snat;
   const translation = snat === undefined ? {} : { snat: snat.address ?? snat.type };
-  const exit = /^(subnet|site|via)\//.test(owner) ? undefined : exitOf(snat, active, plan, familyOf(destination));
+  const exit = betweenSites(owner) || intoSite(owner) ? undefined : exitOf(snat, active, plan, familyOf(destination));
   return [{ verdict: "Gateway", owner, prefix, ...because, hops, candidates, ...translation, ...(exit === undefined ? {} : { exit }) }, { devs }];
 }
 

@@ -3,6 +3,7 @@
  * other site's LAN there. Where machines of a LAN keep their addresses, they may come in by any gateway of their site, and a
  * WireGuard interface with several peers knows one peer per prefix only.
  */
+import { intoSite } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
 import type { PathDraft } from "./drafts.ts";
 import { createMemo } from "./memo.ts";
@@ -17,7 +18,7 @@ export function createPairCompiler(): (drafts: readonly PathDraft[]) => Pairs {
   const memo = createMemo<Pairs>();
   return (drafts) => {
     const sites = drafts.flatMap(({ id, serve, gateways }): Site[] =>
-      /^(subnet|site)\//.test(id) ? [{ keeps: serve.snat.type === "None", gateways: gateways.map(({ node }) => node) }] : [],
+      intoSite(id) ? [{ keeps: serve.snat.type === "None", gateways: gateways.map(({ node }) => node) }] : [],
     );
     const pairs = sites.some(({ keeps }) => keeps) ? memo.get("all", [JSON.stringify(sites)], () => pairsOf(sites)) : NONE;
     memo.endRun();

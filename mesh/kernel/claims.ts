@@ -2,7 +2,7 @@
  * Who owns which destination on this node. Two intents that name one destination: the older keeps it. What no plan may
  * cut off (I9) is refused or carved out.
  */
-import type { PathId, Plan } from "../model/plan.ts";
+import { betweenSites, type PathId, type Plan } from "../model/plan.ts";
 import type { Cidr, IpAddress } from "../model/scalars.ts";
 import { compareCidr, contains, hostCidr, parseCidr, type ParsedCidr } from "../net/ip.ts";
 import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
@@ -101,7 +101,7 @@ function whyNot(
   if (inside !== undefined) return { why: "InsideOwnDestination", detail: inside };
   const shield = look.shields.map.covering(cidr);
   // Paths between sites are the way to the overlay's own addresses.
-  const between = /^(site|via)\//.test(claim.id) && shield?.value.carve === false;
+  const between = betweenSites(claim.id) && shield?.value.carve === false;
   if (shield !== undefined && !between) return { why: "Protected", detail: shield.value.why };
   if (claim.table !== undefined && reachable.length === 0) return { why: "NotReachable", detail: chosen.join(", ") };
   const owner = look.owners.get(ownerKey(claim, destination));

@@ -1,5 +1,5 @@
 /** The nft table `inet isthmus`: echo responder, marks (`nft-marks.ts`), forward policy, leak guard, translation. */
-import type { PathId } from "../model/plan.ts";
+import { betweenSites, type PathId } from "../model/plan.ts";
 import type { Cidr, NodeName } from "../model/scalars.ts";
 import { familyOf } from "../net/ip.ts";
 import { gatewayLinkAddress, meshAddress } from "../net/overlay.ts";
@@ -219,7 +219,7 @@ function translate(input: DesiredInput, served: readonly Served[]): string[] {
     `oifname "ism*" ip saddr @lan4_site snat ip to ${v4}`,
     `oifname "ism*" ip6 saddr @lan6_site snat ip6 to ${v6}`,
   ];
-  for (const one of served.filter(({ id }) => !/^(site|via)\//.test(id))) {
+  for (const one of served.filter(({ id }) => !betweenSites(id))) {
     const { id } = one;
     const snat = input.plan.serves.get(id)?.snat;
     for (const [ip, family] of FAMILIES) {

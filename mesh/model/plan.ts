@@ -68,6 +68,16 @@ export type PathKind = z.infer<typeof PathKind>;
  */
 export type PathId = `${PathKind}/${string}`;
 
+/** Whether an id is that of a path that topology SiteGateways makes: to the overlay's own addresses, and never translated. */
+export function betweenSites(id: string): boolean {
+  return id.startsWith("site/") || id.startsWith("via/");
+}
+
+/** Whether an id is that of a path to what is behind a site's gateways: its LANs, or its other nodes. */
+export function intoSite(id: string): boolean {
+  return id.startsWith("subnet/") || id.startsWith("site/");
+}
+
 /** Key `path` of a path's view: how its destinations are reached over gateway links. Exclusions are subtracted already. */
 export const PathPlan = z.object({
   /** Older claims win a destination (ms since 1970; ties by id). */
