@@ -148,5 +148,7 @@ function gatewaysOf(draft: PathDraft): NodeName[] {
 }
 
 function sameStatus(a: IntentCompileStatus, b: IntentCompileStatus): boolean {
-  return a === b || (a.id === b.id && sameItems(a.nodes, b.nodes) && sameItems(a.gateways, b.gateways) && sameJson(a.conditions, b.conditions));
+  if (a === b) return true;
+  const lists = sameItems(a.nodes, b.nodes) && sameItems(a.gateways, b.gateways) && sameItems(a.retiring ?? [], b.retiring ?? []);
+  return lists && a.id === b.id && sameJson(a.conditions, b.conditions);
 }
