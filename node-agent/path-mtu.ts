@@ -92,6 +92,8 @@ interface Entry {
   dueAt: number;
   /** Times in a row that nothing was answered. */
   mute: number;
+  /** Another endpoint is another way: what is known of the last one says nothing. */
+  moved: boolean;
 }
 
 export function createPathMtu(ports: PathMtuPorts): PathMtu {
@@ -118,22 +120,35 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
     ports.onChange();
   };
 
+  /** Takes the route that knows a narrow way off, or puts it back. */
+  const open = async (node: NodeName | undefined): Promise<void> => {
+    measuring = node;
+    ports.onChange();
+    await ports.settled();
+  };
+
   const measure = async (node: NodeName, entry: Entry, full: number, signal: AbortSignal): Promise<void> => {
     const { address, endpoint } = entry.target;
-    // A route that knows the narrow way would refuse what is larger.
-    if (narrow.has(node)) {
-      measuring = node;
-      ports.onChange();
-      await ports.settled();
-    }
+    const probe = (bytes: number): Promise<boolean> => ports.probe(address, bytes, signal);
+    const known = narrow.get(node);
     try {
-      const answered = await measureMtu(full, (bytes) => ports.probe(address, bytes, signal));
+      // A route that knows the narrow way would refuse what is larger. Meanwhile others' large packets are lost on it.
+      if (known !== undefined) await open(node);
+      const same = known !== undefined && known < full && !entry.moved;
+      let answered: number | undefined;
+      if (!same) answered = await measureMtu(full, probe);
+      else if (await probe(full)) answered = full;
+      else {
+        await open(undefined);
+        answered = await measureMtu(known, probe);
+      }
       if (answered === undefined) {
         const kind = entry.target.link ? "link" : "peer";
         entry.dueAt = ports.now() + Math.min(MUTE_MS[kind] * 2 ** entry.mute++, AGAIN_MS[kind]);
         return;
       }
-      const learned = await ports.learned(endpoint);
+      // Anyone may say by ICMP that a way is narrow; what carries large packets is not.
+      const learned = answered < full ? await ports.learned(endpoint) : undefined;
       const bytes = Math.max(
         LEAST,
         Math.min(answered, learned === undefined ? Infinity : learned - OVERHEAD[familyOf(splitEndpoint(endpoint).address)]),
@@ -141,6 +156,7 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
       if (bytes < full && narrow.get(node) !== bytes) ports.log(`only ${bytes} of ${full} bytes get through to ${node}`);
       set(node, bytes < full ? bytes : undefined);
       entry.mute = 0;
+      entry.moved = false;
       const after = bytes < full ? AGAIN_MS.narrow : entry.target.link ? AGAIN_MS.link : AGAIN_MS.peer;
       entry.dueAt = ports.now() + after * (0.75 + ports.random() / 2);
     } finally {
@@ -163,7 +179,8 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
       for (const node of entries.keys()) if (!targets.has(node)) entries.delete(node);
       for (const [node, target] of targets) {
         const entry = entries.get(node);
-        if (entry === undefined || entry.target.endpoint !== target.endpoint) entries.set(node, { target, dueAt: ports.now(), mute: 0 });
+        if (entry === undefined || entry.target.endpoint !== target.endpoint)
+          entries.set(node, { target, dueAt: ports.now(), mute: 0, moved: entry !== undefined });
         else entry.target = target;
       }
       const kept = [...narrow].filter(([node]) => known.has(node));

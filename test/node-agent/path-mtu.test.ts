@@ -37,7 +37,7 @@ describe("the agent", () => {
     now: number;
     changes: number;
     /** What the kernel would have been told when a probe was sent. */
-    readonly during: (NodeName | undefined)[];
+    readonly during: { readonly bytes: number; readonly measuring: NodeName | undefined }[];
   }
   async function withMtu(stored: ReadonlyMap<NodeName, number>, work: (mtu: PathMtu, world: World) => Promise<void>): Promise<void> {
     const world: World = { carried: new Map(), asked: [], learned: undefined, now: 0, changes: 0, during: [] };
@@ -47,7 +47,7 @@ describe("the agent", () => {
       full: () => 1420,
       async probe(address, bytes) {
         if (world.asked.at(-1) !== address) world.asked.push(address);
-        world.during.push(mtu.measuring);
+        world.during.push({ bytes, measuring: mtu.measuring });
         return bytes <= (world.carried.get(address) ?? 9_000);
       },
       learned: async () => world.learned,
@@ -93,8 +93,11 @@ describe("the agent", () => {
       await eventually(() => expect(world.asked).toEqual(["gw"]));
       await eventually(() => expect(mtu.measuring).toBeUndefined());
       expect(mtu.narrow.get(n("gw"))).toBe(1296);
-      // While it was measured, nothing kept large packets away.
-      expect(new Set(world.during)).toEqual(new Set(["gw"]));
+      // Only while the full size was asked, nothing kept large packets away from the way.
+      expect(world.during).toEqual([
+        { bytes: 1420, measuring: "gw" },
+        { bytes: 1296, measuring: undefined },
+      ]);
 
       world.carried.delete("gw");
       world.asked.length = 0;
@@ -108,13 +111,28 @@ describe("the agent", () => {
       world.now += 2 * 3_600_000;
       mtu.setTargets(...targets(target("gw", "203.0.113.9:2", true)));
       await eventually(() => expect(mtu.narrow.get(n("gw"))).toBe(1400));
+
+      // Narrower still, at the same endpoint; and wider than that at another one.
+      world.carried.set("gw", 1300);
+      world.now += 2 * 3_600_000;
+      mtu.setTargets(...targets(target("gw", "203.0.113.9:2", true)));
+      await eventually(() => expect(mtu.narrow.get(n("gw"))).toBeLessThan(1301));
+      world.carried.set("gw", 1380);
+      world.during.length = 0;
+      mtu.setTargets(...targets(target("gw", "203.0.113.9:3", true)));
+      await eventually(() => expect(mtu.narrow.get(n("gw"))).toBeGreaterThan(1371));
+      expect(new Set(world.during.map(({ measuring }) => measuring))).toEqual(new Set(["gw"]));
     });
   });
 
-  test("believes ICMP where it comes, and forgets nodes that are gone", async () => {
+  test("believes ICMP where large packets are lost and nowhere else, and forgets nodes that are gone", async () => {
     await withMtu(new Map([[n("gone"), 1300]]), async (mtu, world) => {
       world.learned = 1400;
-      mtu.setTargets(...targets(target("a", "203.0.113.1:51820", true), target("b", "[2001:db8::1]:51820", true)));
+      world.carried.set("a", 1350).set("b", 1350);
+      // It carries everything, so what was learned may be a forgery.
+      mtu.setTargets(
+        ...targets(target("c", "203.0.113.2:51820", true), target("a", "203.0.113.1:51820", true), target("b", "[2001:db8::1]:51820", true)),
+      );
       await eventually(() =>
         expect([...mtu.narrow]).toEqual([
           ["a", 1340],
