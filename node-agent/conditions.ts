@@ -3,7 +3,7 @@ import type { AgentReport } from "../mesh/model/wire.ts";
 
 export type NodeCondition = NonNullable<AgentReport["conditions"]>[number];
 
-/** Without a message the condition is gone. */
+/** Without a message the condition is gone. Saying what is so already costs nothing. */
 export type SetCondition = (type: string, reason: string, message: string | undefined) => void;
 
 export interface Conditions {
@@ -11,12 +11,17 @@ export interface Conditions {
   all(): NodeCondition[];
 }
 
+const LONGEST = 1_024;
+
 export function createConditions(onChange: (all: NodeCondition[]) => void): Conditions {
   const conditions = new Map<string, NodeCondition>();
   return {
     set(type, reason, message) {
-      if (message === undefined) conditions.delete(type);
-      else conditions.set(type, { type, status: "True", reason, message: message.slice(0, 1024) });
+      const before = conditions.get(type);
+      const text = message?.slice(0, LONGEST);
+      if (text === before?.message && (text === undefined || reason === before?.reason)) return;
+      if (text === undefined) conditions.delete(type);
+      else conditions.set(type, { type, status: "True", reason, message: text });
       onChange([...conditions.values()].toSorted((a, b) => (a.type < b.type ? -1 : 1)));
     },
     all: () => [...conditions.values()],
