@@ -2,7 +2,7 @@
  * Keeps the facts of what each path serves, and until when it goes on with what its intent let go (I5). The plan itself says
  * "retiring" from the first moment on; here is only the clock: when it began, and that it ends, also over a restart.
  */
-import { nextEnd, nextServing, type Served, type Serving } from "../../mesh/compile/retiring.ts";
+import { isTooLong, nextEnd, nextServing, type Served, type Serving } from "../../mesh/compile/retiring.ts";
 import type { CompileOutput } from "../../mesh/compile/types.ts";
 import type { PathId } from "../../mesh/model/plan.ts";
 import type { Store } from "../store/types.ts";
@@ -13,7 +13,8 @@ import type { Mirror } from "./mirror.ts";
 import { servingFacts } from "./planner.ts";
 
 const RETRY_MS = 1_000;
-const MOST_MS = 3_600_000;
+/** A clock that was set back is seen within this time. */
+const MOST_MS = 60_000;
 
 export interface ServingKeeper {
   /** A plan was made: whether the facts fit it. */
@@ -45,7 +46,7 @@ export function keepServing({ store, mirror, events, now, onFailure }: ServingOp
     const at = now();
     const wrong = [...served].filter(([id, one]) => {
       const fact = facts.get(id);
-      if (fact !== undefined && fitting.get(one) === fact && (nextEnd(fact) ?? Infinity) > at) return false;
+      if (fact !== undefined && fitting.get(one) === fact && (nextEnd(fact) ?? Infinity) > at && !isTooLong(one, fact, at)) return false;
       if (nextServing(one, fact, at, isNode) !== fact) return true;
       fitting.set(one, fact);
       return false;

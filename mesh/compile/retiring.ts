@@ -55,6 +55,12 @@ export function nextServing(served: Served, before: Serving | undefined, now: nu
   return before !== undefined && JSON.stringify(next) === JSON.stringify(before) ? before : next;
 }
 
+/** Whether something of it lasts longer than what begins to retire now: a clock was set back, or the drain timeout made shorter. */
+export function isTooLong({ drainTimeoutMs }: Served, { retiring }: Serving, now: number): boolean {
+  const most = now + drainTimeoutMs + RETIRE_GRACE_MS;
+  return [...Object.values(retiring.gateways), ...Object.values(retiring.destinations)].some((end) => end > most);
+}
+
 /** When something of it ends. */
 export function nextEnd({ retiring }: Serving): number | undefined {
   const times = [...Object.values(retiring.gateways), ...Object.values(retiring.destinations), ...Object.values(retiring.open ?? {})];
@@ -116,8 +122,8 @@ function namesLeft(now: readonly string[], before: readonly string[], retiring: 
 function openStill(names: readonly string[], before: Serving["retiring"] | undefined, now: number): Record<string, number> {
   return Object.fromEntries(
     names.flatMap((name) => {
-      const end = before !== undefined && name in before.destinations ? before.open?.[name] : now + RETIRE_GRACE_MS;
-      return end === undefined || end <= now ? [] : [[name, end] as const];
+      const end = before !== undefined && name in before.destinations ? before.open?.[name] : Infinity;
+      return end === undefined || end <= now ? [] : [[name, Math.min(end, now + RETIRE_GRACE_MS)] as const];
     }),
   );
 }
@@ -134,7 +140,7 @@ function leftOver(
   return Object.fromEntries(
     left
       .filter(stays)
-      .map((name) => [name, retiring?.[name] ?? until] as const)
+      .map((name) => [name, Math.min(retiring?.[name] ?? until, until)] as const)
       .filter(([, end]) => end > now),
   );
 }

@@ -92,3 +92,23 @@ test("an intent that is deleted goes at once, and leaves no fact behind", async 
   const { status } = await call<{ status: { conditions: Condition[] } }>(controller, "GET", "/v1/resources/egressgateways/out");
   expect(status.conditions.some(({ type }) => type === "Retiring")).toBe(false);
 });
+
+test("a clock that is set back prolongs nothing beyond a drain timeout from then", async () => {
+  const folder = temporaryFolder();
+  stack.defer(folder.remove);
+  let now = START;
+  const controller = await startController(folder.path, { clock: () => now });
+  stack.defer(async () => controller.close());
+  for (const site of ["dc", "east", "west"]) await makeSite(controller, site);
+  for (const [name, site] of Object.entries({ gw1: "east", gw2: "west" }))
+    await newNode(controller, (await makeToken(controller, { site })).secret, name);
+  const until = async (): Promise<string | undefined> =>
+    (await conditions(controller)).find(({ type }) => type === "Retiring")?.message?.replace(/.* until /, "");
+  await apply(controller, egress("east", "west"));
+  await apply(controller, egress("west"));
+  await eventually(async () => expect(await until()).toBe(new Date(UNTIL).toISOString()));
+  now = START - 3_600_000;
+  // A plan of which the path is no part.
+  await newNode(controller, (await makeToken(controller, { site: "dc" })).secret, "other");
+  await eventually(async () => expect(await until()).toBe(new Date(UNTIL - 3_600_000).toISOString()));
+});

@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { describeNodeChanges, describeRetirement } from "../../../mesh/compile/describe.ts";
 import { compile } from "../../../mesh/compile/plan.ts";
-import { nextEnd, nextServing, RETIRE_GRACE_MS, type Serving } from "../../../mesh/compile/retiring.ts";
+import { isTooLong, nextEnd, nextServing, RETIRE_GRACE_MS, type Serving } from "../../../mesh/compile/retiring.ts";
 import type { PathPlan, ServePlan } from "../../../mesh/model/plan.ts";
 import type { Cidr, NodeName } from "../../../mesh/model/scalars.ts";
 import { conditionsOf, fourNodes, keysOf, resource } from "./fixtures.ts";
@@ -153,6 +153,19 @@ describe("the facts", () => {
     expect(nextServing(served, settled, 20_000, isNode)).toBe(settled);
     expect(nextEnd(settled)).toBe(until);
     expect(nextServing(served, settled, until, isNode).retiring).toEqual(NOTHING);
+  });
+
+  it("last no longer than the drain timeout from now when the clock was set back or the timeout made shorter", () => {
+    const first = nextServing(served, BOTH, 1_000_000, isNode);
+    const until = 500_000 + 30_000 + RETIRE_GRACE_MS;
+    expect(nextServing(served, first, 500_000, isNode).retiring).toEqual({
+      gateways: { do1: until },
+      destinations: { "34.160.111.145/32": until },
+      open: { "34.160.111.145/32": 500_000 + RETIRE_GRACE_MS },
+    });
+    expect(isTooLong(served, first, 500_000)).toBe(true);
+    expect(isTooLong(served, first, 1_000_000)).toBe(false);
+    expect(isTooLong({ ...served, drainTimeoutMs: 1_000 }, first, 1_000_000)).toBe(true);
   });
 
   it("forget a gateway that is one again, and one whose node is gone", () => {
