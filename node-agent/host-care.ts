@@ -9,7 +9,7 @@ import { pause } from "./backoff.ts";
 import type { SetCondition } from "./conditions.ts";
 import type { Kernel } from "./drivers/index.ts";
 import type { Links } from "./links.ts";
-import { missingForChecks } from "./requirements.ts";
+import { missingHelp } from "./requirements.ts";
 
 const LOOK_MS = 30_000;
 /** What one program does to nft comes in several steps. */
@@ -37,7 +37,7 @@ export interface HostCare {
   run(may: () => boolean, signal: AbortSignal): Promise<void>;
 }
 
-export function createHostCare({ kernel, condition, log, now, missing = missingForChecks }: HostCarePorts): HostCare {
+export function createHostCare({ kernel, condition, log, now, missing = missingHelp }: HostCarePorts): HostCare {
   let plan: Plan | undefined;
   let ports: readonly number[] = [];
   let toldAt = -Infinity;

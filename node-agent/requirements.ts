@@ -1,6 +1,6 @@
 /** What the machine must have before anything is made: root and tools, each named with the package that brings it. */
-import { accessSync, constants } from "node:fs";
-import { join } from "node:path";
+import { accessSync, constants, realpathSync } from "node:fs";
+import { basename, join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 
@@ -40,6 +40,23 @@ export function missingForChecks(plan: Plan | undefined, folders: readonly strin
   const routes = [...(plan?.lanRoutes.values() ?? [])].map(({ health }) => health);
   if (![...checks, ...routes].some(({ type }) => type === "icmp") || isIn("ping", folders)) return undefined;
   return "checks of type icmp fail because ping is not installed; apt-get install iputils-ping (or the same with this system's package manager)";
+}
+
+/** What works worse because a tool is missing, as a condition says it, with what fails. */
+export function missingHelp(plan: Plan | undefined, folders: readonly string[] = toolFolders()): string | undefined {
+  if (plan === undefined) return undefined;
+  const parts = [missingForChecks(plan, folders)];
+  if (!hasIputilsPing(folders))
+    parts.push("how large packets get through to peers is not measured because ping of iputils is not installed; apt-get install iputils-ping");
+  if (!isIn("conntrack", folders)) parts.push("a drain waits for its timeout because conntrack is not installed; apt-get install conntrack");
+  const said = parts.filter((part) => part !== undefined);
+  return said.length === 0 ? undefined : said.join("; ");
+}
+
+/** BusyBox has a ping that cannot forbid fragments. */
+function hasIputilsPing(folders: readonly string[]): boolean {
+  const found = folders.find((folder) => isIn("ping", [folder]));
+  return found !== undefined && basename(realpathSync(join(found, "ping"))) !== "busybox";
 }
 
 export function isInstalled(command: string, path: string = process.env["PATH"] ?? ""): boolean {

@@ -13,6 +13,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   systemctl: "systemd",
   "systemd-run": "systemd",
   iptables: "iptables",
+  ping: "iputils-ping",
+  conntrack: "conntrack",
 };
 
 export interface RunOptions {

@@ -1,11 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parsePlan } from "../../mesh/compile/parse-plan.ts";
 import type { GatewayHealth } from "../../mesh/model/health.ts";
 import type { Plan } from "../../mesh/model/plan.ts";
-import { missingForChecks } from "../../node-agent/requirements.ts";
+import { missingForChecks, missingHelp } from "../../node-agent/requirements.ts";
 import { rawViews } from "./plans.ts";
 
 const parsed = parsePlan(rawViews()).plan;
@@ -43,4 +43,23 @@ test.each([
   ["an agent at the LAN gateway", routing("agent")],
 ])("%s: ping is not needed", (_what, plan) => {
   expect(missingForChecks(plan, ["/nonexistent"])).toBeUndefined();
+});
+
+test.each([
+  ["none", [], /ping .*iputils-ping.*conntrack/],
+  ["another ping, as BusyBox has one", ["busybox", "conntrack"], /ping .*iputils-ping/],
+  ["no conntrack", ["ping"], /conntrack is not installed/],
+  ["both", ["ping", "conntrack"], undefined],
+])("without tools that help something is worse, and it is said what: %s", (_what, tools, said) => {
+  const here = mkdtempSync(join(folder, "bin-"));
+  for (const tool of tools) writeFileSync(join(here, tool), "#!/bin/sh\n", { mode: 0o755 });
+  if (tools.includes("busybox")) symlinkSync(join(here, "busybox"), join(here, "ping"));
+  const message = missingHelp(PLAN, [here]);
+  if (said === undefined) expect(message).toBeUndefined();
+  else expect(message).toMatch(said);
+});
+
+test("what checks need and what only helps is said in one line, and nothing without a plan", () => {
+  expect(missingHelp(serving("icmp"), ["/nonexistent"])).toMatch(/checks of type icmp.*conntrack/);
+  expect(missingHelp(undefined, ["/nonexistent"])).toBeUndefined();
 });
