@@ -76,3 +76,15 @@ export function parsePing(output: string, intervalMs: number): { sentAt: number[
   }
   return { sentAt, rtt, endAt: clock + intervalMs };
 }
+
+/**
+ * For a stream that was ended while packets were under way: without the last ones that were not answered, as many as can be on
+ * their way at once. More of them are an outage, and all count.
+ */
+export function withoutUnderWay<T extends { sentAt: number[]; rtt: (number | undefined)[] }>(stream: T, intervalMs: number): T {
+  const answered = stream.rtt.findLastIndex((time) => time !== undefined) + 1;
+  const slowest = stream.rtt.reduce((most: number, time) => Math.max(most, time ?? 0), 0);
+  const underWay = stream.rtt.length - answered;
+  if (underWay > Math.ceil(slowest / intervalMs) + 1) return stream;
+  return { ...stream, sentAt: stream.sentAt.slice(0, answered), rtt: stream.rtt.slice(0, answered) };
+}

@@ -2,7 +2,7 @@
 import { execa } from "execa";
 import { fileURLToPath } from "node:url";
 import { IsthmusError } from "../mesh/errors.ts";
-import { gapReport, type GapReport, parsePing } from "./gap.ts";
+import { gapReport, type GapReport, parsePing, withoutUnderWay } from "./gap.ts";
 import { enterNetwork } from "./enter.ts";
 
 export interface StreamOptions {
@@ -66,12 +66,14 @@ async function icmpStream(options: StreamOptions): Promise<GapStream> {
     stdin: "ignore",
     forceKillAfterDelay: 2000,
   });
+  let stopped = false;
   const ready = Promise.race([firstOutput(child.stdout, (text) => text.includes("icmp_seq")), new Promise<void>((done) => setTimeout(done, 1000))]);
   const report = child.then((result) => {
     const output = result.stdout;
     if (!output.includes("packets transmitted"))
       throw new IsthmusError("Internal", `ping from ${options.from} failed: ${result.stderr.trim() || output.trim()}`);
-    const { sentAt, rtt, endAt } = parsePing(output, options.intervalMs);
+    const all = parsePing(output, options.intervalMs);
+    const { sentAt, rtt, endAt } = stopped ? withoutUnderWay(all, options.intervalMs) : all;
     return gapReport(sentAt, rtt, endAt);
   });
   report.catch(() => {});
@@ -79,6 +81,7 @@ async function icmpStream(options: StreamOptions): Promise<GapStream> {
     ready,
     report,
     stop: () => {
+      stopped = true;
       child.kill("SIGINT");
       return report;
     },

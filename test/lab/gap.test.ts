@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { gapReport, parsePing } from "../../lab/gap.ts";
+import { gapReport, parsePing, withoutUnderWay } from "../../lab/gap.ts";
 
 describe("the report of a stream", () => {
   test("without a loss has no gap, however slow the answers were", () => {
@@ -67,5 +67,20 @@ describe("the output of ping", () => {
 
   test("with nothing received is all loss", () => {
     expect(parsePing("3 packets transmitted, 0 received, 100% packet loss", 10).rtt).toEqual([undefined, undefined, undefined]);
+  });
+});
+
+describe("a stream that was ended early", () => {
+  const ended = (rtt: (number | undefined)[]): number => withoutUnderWay({ sentAt: rtt.map((_, i) => i * 20), rtt }, 20).rtt.length;
+
+  test("does not count packets that were still under way", () => {
+    expect(ended([4, 4, undefined])).toBe(2);
+    expect(ended([4, 55, undefined, undefined, undefined, undefined])).toBe(2);
+    expect(ended([4, undefined, 4])).toBe(3);
+  });
+
+  test("counts an outage at its end whole", () => {
+    expect(ended([4, 4, undefined, undefined, undefined])).toBe(5);
+    expect(ended([undefined, undefined, undefined])).toBe(3);
   });
 });
