@@ -1,6 +1,5 @@
 /** `ip -batch` for many changes in one process, `ip -N -j` for observation. */
-import { refused, run, worked } from "./exec.ts";
-import { read } from "./reading.ts";
+import { run, must, refused } from "./exec.ts";
 import type { IsthmusError } from "../../mesh/errors.ts";
 
 /** One line of a batch, with the words of the kernel that mean "already so". */
@@ -43,8 +42,7 @@ export async function ipBatch(family: IpFamily, lines: readonly IpLine[], signal
 
 /** Parsed JSON of an `ip` listing; an empty listing is an empty list. */
 export async function ipJson<T>(args: readonly string[]): Promise<T[]> {
-  const words = ["-N", "-j", ...args];
-  const text = worked("ip", words, await read("ip", words));
+  const text = await must("ip", ["-N", "-j", ...args]);
   return text.trim() === "" ? [] : (JSON.parse(text) as T[]);
 }
 
