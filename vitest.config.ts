@@ -16,7 +16,8 @@ const SYSTEM = [
 
 /** `isthmus test kernel` runs one half in a virtual machine and the other beside it; neither is part of `isthmus test`. */
 const VIRTUAL = { machine: IN_MACHINE, beside: WITH_MACHINE }[process.env["ISTHMUS_TEST_KERNEL"] ?? ""];
-const inTurn = { testTimeout: patient(180_000), hookTimeout: patient(180_000), fileParallelism: false };
+const named = { setupFiles: ["tools/name-process.ts"] };
+const inTurn = { ...named, testTimeout: patient(180_000), hookTimeout: patient(180_000), fileParallelism: false };
 
 export default defineConfig({
   test: {
@@ -26,6 +27,7 @@ export default defineConfig({
         : [
             {
               test: {
+                ...named,
                 name: "unit",
                 include: ["test/**/*.test.ts"],
                 exclude: [...SYSTEM, "test/kernel/**"],

@@ -3,10 +3,11 @@
  * nothing, and fails if one gate failed. `isthmus test FILTER…` runs only the tests whose path holds a filter.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { cpus, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { countTests } from "./count-tests.ts";
+import { filesIn, leftBehind, networkNamespaces, PROCESSES } from "./leftovers.ts";
 
 interface Gate {
   readonly name: string;
@@ -30,22 +31,26 @@ function main(filters: readonly string[]): number {
   }
   const scratch = mkdtempSync(join(tmpdir(), "isthmus-test-"));
   try {
-    return runAll(filters, join(scratch, "results.json"));
+    return runAll(filters, scratch);
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
 }
 
-function runAll(filters: readonly string[], results: string): number {
+function runAll(filters: readonly string[], scratch: string): number {
+  const results = join(scratch, "results.json");
+  const processes = join(scratch, "processes");
+  mkdirSync(processes);
+  process.env[PROCESSES] = processes;
   const tests: Gate = {
     name: "tests",
     argv: [tool("vitest"), "run", "--reporter=default", "--reporter=json", `--outputFile.json=${results}`, ...filters],
   };
   const gates = filters.length > 0 ? [tests] : [...STATIC, tests];
   console.log(`isthmus test: ${gates.map((gate) => gate.name).join(", ")} (Node ${process.versions.node}, ${cpus().length} cores)`);
-  const leftBefore = leftovers();
+  const before = networkNamespaces();
   const failed = gates.filter((gate) => !run(gate)).map((gate) => gate.name);
-  const left = leftovers().filter((name) => !leftBefore.includes(name));
+  const left = leftBehind(before, networkNamespaces(), filesIn(processes));
   if (left.length > 0) {
     console.error(`isthmus test: the tests left network namespaces behind: ${left.join(" ")}`);
     failed.push("clean-up");
@@ -64,15 +69,6 @@ function run(gate: Gate): boolean {
   const ok = result.status === 0;
   console.log(`${ok ? "ok" : "FAILED"}: ${gate.name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
   return ok;
-}
-
-/** Names of network namespaces; a test that leaves one behind is a defect. */
-function leftovers(): string[] {
-  try {
-    return readdirSync("/run/netns");
-  } catch {
-    return [];
-  }
 }
 
 function readIfThere(file: string): string | undefined {

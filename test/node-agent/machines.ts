@@ -34,7 +34,7 @@ export interface TestNet {
 }
 
 export function openNet(prefix: string): TestNet {
-  const bridge = `ist-f-${prefix}`;
+  const bridge = `ist-f-${process.pid}-${prefix}`;
   const closers: (() => void)[] = [];
   makeBridge(bridge);
   closers.push(() => sh(`ip netns del ${bridge}`));

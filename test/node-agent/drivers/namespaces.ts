@@ -48,7 +48,7 @@ export interface Lan {
 }
 
 export function openLan(prefix: string): Lan {
-  const bridge = `ist-d-${prefix}`;
+  const bridge = `ist-d-${process.pid}-${prefix}`;
   const closers: (() => void)[] = [];
   makeBridge(bridge);
   closers.push(() => sh(`ip netns del ${bridge}`));
