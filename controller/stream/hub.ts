@@ -95,8 +95,12 @@ export function createHub(options: HubOptions): Hub {
   function catchUp({ receiver, id, held, announced }: CatchUp): void {
     const view = live.get(id);
     // Meanwhile the agent may have gone, or the view may be no longer its.
-    if (view === undefined || receivers.get(receiver.node)?.has(receiver) !== true || output?.audience.get(receiver.node)?.includes(id) !== true)
+    if (receivers.get(receiver.node)?.has(receiver) !== true) return;
+    if (view === undefined || output?.audience.get(receiver.node)?.includes(id) !== true) {
+      // During a recovery it is not told to drop the view, and would wait for it: this says nothing new of it.
+      if (recovering && announced) receiver.write(messageFrames({ t: "fill", v: id, r: revision, b: [], p: {} }));
       return;
+    }
     hold(receiver, id);
     const update = held === undefined ? view.full() : view.since(held.h);
     if (update === "current") {
@@ -167,8 +171,7 @@ export function createHub(options: HubOptions): Hub {
   /** What is more than one message for an agent is announced first: it takes all of it or nothing. */
   function announce(moves: ReadonlyMap<Receiver, Move>, changed: readonly string[]): void {
     const changing = new Map<Receiver, string[]>();
-    // What a recovery leaves out would be waited for.
-    if (!recovering && (changed.length > 1 || moves.size > 0)) {
+    if (changed.length > 1 || moves.size > 0) {
       for (const id of changed) {
         for (const receiver of holders.get(id) ?? []) {
           const list = changing.get(receiver);
@@ -198,9 +201,11 @@ export function createHub(options: HubOptions): Hub {
       const changes = diffViews(before, next);
       output = next;
       revision = Math.max(revision, at);
+      // What a recovery leaves out would be waited for.
+      const sent = [...changes].filter(([id, { put }]) => live.has(id) && next.views.has(id) && (!recovering || put.size > 0));
       announce(
         moveAudience(before, next),
-        [...changes.keys()].filter((id) => live.has(id) && next.views.has(id)),
+        sent.map(([id]) => id),
       );
       for (const [id, change] of changes) {
         const view = live.get(id);
@@ -215,7 +220,7 @@ export function createHub(options: HubOptions): Hub {
     },
     attach(receiver, hello, at, supersedes = []) {
       const wanted = output?.audience.get(receiver.node) ?? [];
-      const stale = recovering ? [] : wanted.filter((id) => hello.views[id] !== undefined && live.get(id)?.hash !== hello.views[id].h);
+      const stale = wanted.filter((id) => hello.views[id] !== undefined && live.get(id)?.hash !== hello.views[id].h);
       receivers.set(receiver.node, (receivers.get(receiver.node) ?? new Set()).add(receiver));
       receiver.write(
         messageFrames({

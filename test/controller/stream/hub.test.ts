@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { createHub, type Hub, type Receiver } from "../../../controller/stream/hub.ts";
 import type { CompileOutput } from "../../../mesh/compile/types.ts";
 import { bucketHashes, createView, viewHash } from "../../../mesh/compile/views.ts";
@@ -108,4 +108,64 @@ test("an agent that asks for a view before its turn gets it when that comes", ()
   slow.read();
   expect(hub.answerBuckets(a, "mesh", bucketHashes(createView(Object.entries(OLD))))).toBe("filled");
   expect([...a.held.awaiting]).toEqual([]);
+});
+
+describe("a controller that recovers", () => {
+  const of = (views: Record<string, object>, audience = Object.keys(views)): CompileOutput =>
+    ({
+      views: new Map([
+        ["large", new Map([["text", LARGE]])],
+        ...Object.entries(views).map(([id, data]) => [id, new Map(Object.entries(data))] as const),
+      ]),
+      audience: new Map([
+        ["slow" as NodeName, ["large"]],
+        ["a" as NodeName, audience],
+      ]),
+    }) as unknown as CompileOutput;
+  /** An agent that holds these views, greeted by a hub that recovers. */
+  const met = (held: Record<string, object>, now: CompileOutput, busy = false): { hub: Hub; a: Agent; slow: Agent; whole: string[][] } => {
+    const hub = createHub({ network: "isthmus", format: 1, now: () => 0, sealOf: () => "s" });
+    hub.publish(now, 1);
+    hub.setRecovering(true);
+    const [slow, a] = [agent("slow"), agent("a")];
+    if (busy) hub.attach(slow, hello("slow"), AT);
+    const views = Object.entries(held).map(([id, data]) => [id, createView(Object.entries(data))] as const);
+    a.held = { ...NOTHING_HELD, views: new Map(views.map(([id, view]) => [id, { r: 1, view }])) };
+    const whole: string[][] = [];
+    const { write } = a;
+    // What the agent would apply, and when.
+    a.write = (frames, sent) => {
+      write(frames, sent);
+      if (a.held.awaiting.size === 0) whole.push([...a.held.views].map(([id, { view }]) => `${id}=${[...view.data.values()].join()}`));
+    };
+    hub.attach(a, { ...hello("a"), views: Object.fromEntries(views.map(([id, view]) => [id, { r: 1, h: viewHash(view) }])) }, AT);
+    return { hub, a, slow, whole };
+  };
+
+  test("lets no agent that comes back in the middle of a change of several views apply a half of it", () => {
+    const { a, whole } = met({ x: { to: "a" }, y: { to: "a" } }, of({ x: { to: "b" }, y: { to: "b" } }));
+    expect(whole).not.toContainEqual(["x=b", "y=a"]);
+    expect(whole.at(-1)).toEqual(["x=b", "y=b"]);
+    expect(a.held.guarded).toBe(true);
+  });
+
+  test("nor one that is connected, and has nobody wait for what it leaves out", () => {
+    const { hub, a, whole } = met({}, of({ x: { to: "a" }, y: { to: "a" }, z: { gone: "a" } }));
+    hub.publish(of({ x: { to: "b" }, y: { to: "b" }, z: {} }), 2);
+    expect(whole).not.toContainEqual(["x=b", "y=a", "z=a"]);
+    expect(whole.at(-1)).toEqual(["x=b", "y=b", "z=a"]);
+    expect([...a.held.awaiting]).toEqual([]);
+  });
+
+  test("has nobody wait for a view that goes before its turn, and takes none away", () => {
+    const { hub, a, slow } = met({ x: { to: "a" }, y: { to: "a" } }, of({ x: { to: "b" }, y: { to: "b" } }), true);
+    expect([...a.held.awaiting]).toEqual(["x", "y"]);
+    hub.publish(of({ x: { to: "b" } }), 2);
+    slow.read();
+    expect([...a.held.awaiting]).toEqual([]);
+    expect([...a.held.views].map(([id, { view }]) => [id, ...view.data.values()])).toEqual([
+      ["x", "b"],
+      ["y", "a"],
+    ]);
+  });
 });
