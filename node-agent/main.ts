@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { flushCompileCache } from "node:module";
-import { join as joinPath } from "node:path";
+import { basename, join as joinPath } from "node:path";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { runNode } from "./agent.ts";
 import { learnedMtu, pingUndivided } from "./drivers/path-mtu.ts";
@@ -158,10 +158,11 @@ async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (l
   return [...done, ...removeFiles(at)];
 }
 
-const OWN_FILES = /^(kernel\.json\.damaged|wg\.key|tls\.key|node\.crt|roots\.pem|(identity|plan|links|choices|endpoints|names)\.json)(\.|$)/;
-
 function removeFiles(at: Places): string[] {
-  const ours = namesIn(at.data).filter((name) => OWN_FILES.test(name));
+  const { data: _data, run: _run, socket: _socket, ...files } = at;
+  const own = [...Object.values(files).map((file) => basename(file)), "kernel.json.damaged"];
+  // With what was set aside or half written beside them.
+  const ours = namesIn(at.data).filter((name) => own.some((one) => name === one || name.startsWith(`${one}.`)));
   for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
   for (const log of namesIn(at.run).filter((name) => /^wireguard-go\..*\.log$/.test(name))) rmSync(joinPath(at.run, log), { force: true });
   // Someone else's file in them keeps them.

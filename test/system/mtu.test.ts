@@ -115,3 +115,9 @@ test("a way that is too narrow for IPv6 has none, and says so; IPv4 goes on, and
   await expectInSync(plane, CLIENT);
   expect(await pinned()).toBe(before);
 });
+
+test("a node that leaves takes along what it had measured", async () => {
+  expect(await plane.sh(CLIENT, "ls /var/lib/isthmus")).toContain("mtu.json");
+  await plane.sh(CLIENT, "isthmus leave");
+  expect(await plane.sh(CLIENT, "ls -A /var/lib/isthmus 2>&1 || true")).toMatch(/No such file/);
+});
