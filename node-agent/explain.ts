@@ -5,13 +5,13 @@ import { REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
 import { PrefixMap } from "../mesh/kernel/prefixes.ts";
-import { overlayRanges } from "../mesh/kernel/protection.ts";
+import { overlayRanges, specialKind } from "../mesh/kernel/protection.ts";
 import { deviceOf, isPaired } from "../mesh/kernel/topology.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
 import type { Candidate, Explanation, Hop } from "../mesh/model/answers.ts";
 import { betweenSites, intoSite, type PathId, type Plan, type SnatPlan } from "../mesh/model/plan.ts";
 import type { IpAddress, NodeName } from "../mesh/model/scalars.ts";
-import { contains, familyOf, formatCidr, hostCidr, parseCidr, splitEndpoint } from "../mesh/net/ip.ts";
+import { contains, familyOf, formatCidr, hostCidr, parseCidr, parseIp, splitEndpoint } from "../mesh/net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress } from "../mesh/net/overlay.ts";
 import { isPrivate } from "./dial.ts";
 
@@ -30,8 +30,11 @@ export interface ExplainInput {
   readonly now: number;
 }
 
-/** What the kernel should say: leaves by one of these interfaces, or not at all. */
-type Expected = { readonly devs: readonly string[] } | { readonly none: true } | undefined;
+/**
+ * What the kernel should say: leaves by one of these interfaces, or not at all. `dropped`: or enters WireGuard there, which
+ * drops what no peer holds (ENOKEY).
+ */
+type Expected = { readonly devs: readonly string[] } | { readonly none: true; readonly dropped?: readonly string[] } | undefined;
 
 export function explain(question: ExplainInput): Explanation {
   const { input, destination } = question;
@@ -53,6 +56,11 @@ function decide(question: ExplainInput): [Part, Expected] {
   if (own.includes(destination) || host.underlay.some(({ address }) => address === destination)) {
     return [{ verdict: "Local", hops: [{ at, what: "this node's own address", dev: "lo" }], candidates: [] }, { devs: ["lo"] }];
   }
+  const special = specialKind(destination);
+  if (special === "loopback" || parseIp(destination).value === 0n)
+    return [{ verdict: "Local", hops: [{ at, what: "this node itself", dev: "lo" }], candidates: [] }, { devs: ["lo"] }];
+  if (special !== undefined)
+    return [{ verdict: "Protected", hops: [{ at, what: `${special} never leave its own networks` }], candidates: [] }, undefined];
   for (const [node, peer] of plan.peers) {
     const near = deviceOf(plan, input.links, node);
     if (near !== undefined && Object.values(meshAddress(net, peer.i)).includes(destination)) {
@@ -95,7 +103,7 @@ function decide(question: ExplainInput): [Part, Expected] {
         hops: [{ at, what: "refused: no node holds it", table: OVERLAY_TABLE }],
         candidates: [],
       },
-      { none: true },
+      { none: true, dropped: [MESH_INTERFACE, GATEWAY_INTERFACE] },
     ];
   }
 
@@ -313,11 +321,11 @@ function lanCandidates(
 function compare(kernel: { readonly ok: boolean; readonly text: string }, expected: Expected): NonNullable<Explanation["kernel"]> {
   const text = kernel.text.trim().split("\n")[0] ?? "";
   if (expected === undefined) return { text, agrees: true };
+  const dev = /\bdev (\S+)/.exec(text)?.[1];
   if ("none" in expected) {
-    const agrees = !kernel.ok || text.startsWith("unreachable");
+    const agrees = !kernel.ok || text.startsWith("unreachable") || (dev !== undefined && expected.dropped?.includes(dev) === true);
     return agrees ? { text, agrees } : { text, agrees, note: "the kernel has a way where the plan wants none" };
   }
-  const dev = /\bdev (\S+)/.exec(text)?.[1];
   const local = text.startsWith("local");
   const agrees = kernel.ok && ((dev !== undefined && expected.devs.includes(dev)) || (local && expected.devs.includes("lo")));
   return agrees

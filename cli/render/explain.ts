@@ -14,12 +14,19 @@ const VERDICTS: Readonly<Record<Explanation["verdict"], string>> = {
   Lan: "goes through a router on the LAN",
   Underlay: "is not routed by Isthmus: it leaves by the underlay",
   Protected: "is protected and never steered: it leaves by the underlay",
-  Unreachable: "is unreachable: no gateway may carry it now",
+  Unreachable: "is unreachable",
 };
+
+/** Of what is unreachable, what is missing. */
+function verdictOf({ verdict, owner, message }: Explanation): string {
+  if (verdict !== "Unreachable") return VERDICTS[verdict];
+  if (owner !== undefined) return `${VERDICTS.Unreachable}: no gateway may carry it now`;
+  return `${VERDICTS.Unreachable}: ${message ?? "no intent steers it here, and this node has no route to it"}`;
+}
 
 export function renderExplanation(answer: Explanation, now: number, style: ReturnType<typeof styler>): string {
   return [
-    `${style("bold", answer.node)} → ${style("bold", answer.destination)}: ${VERDICTS[answer.verdict]}\n`,
+    `${style("bold", answer.node)} → ${style("bold", answer.destination)}: ${verdictOf(answer)}\n`,
     facts(answer, now),
     answer.hops.length === 0 ? "" : `\n${hops(answer)}`,
     candidates(answer, now),

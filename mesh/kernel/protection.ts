@@ -1,7 +1,7 @@
 /** What no plan may cut off (I9), and the overlay's own ranges. */
 import type { Plan } from "../model/plan.ts";
 import type { Cidr, IpAddress } from "../model/scalars.ts";
-import { formatCidr, hostCidr, overlaps, parseCidr, splitEndpoint } from "../net/ip.ts";
+import { contains, formatCidr, hostCidr, overlaps, parseCidr, splitEndpoint } from "../net/ip.ts";
 import { PrefixMap } from "./prefixes.ts";
 import type { HostFacts } from "./types.ts";
 
@@ -26,6 +26,12 @@ const SPECIAL: readonly (readonly [string, string])[] = [
   ["255.255.255.255/32", "broadcast"],
 ];
 const PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"].map(parseCidr);
+
+/** What kind of address this is that means the same on every machine and is never steered; absent for an ordinary one. */
+export function specialKind(address: IpAddress): string | undefined {
+  const target = parseCidr(hostCidr(address));
+  return SPECIAL.find(([cidr]) => contains(parseCidr(cidr), target))?.[1];
+}
 
 /** Prefixes that need no router, with their interface. */
 export function connectedPrefixes(host: HostFacts): PrefixMap<string> {

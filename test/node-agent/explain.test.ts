@@ -114,6 +114,17 @@ describe("the way of a packet", () => {
     expect(ask("10.101.9.9")).toMatchObject({ verdict: "Unreachable" });
   });
 
+  test.each(["127.0.0.1", "127.5.0.1", "::1", "0.0.0.0", "::"])("%s is the node itself, whatever routes there are", (address) => {
+    const kernel = { ok: true, text: `local ${address} dev lo table local src ${address}` };
+    expect(ask(address, kernel)).toMatchObject({ verdict: "Local", kernel: { agrees: true } });
+  });
+
+  test.each(["169.254.1.1", "fe80::1", "224.0.0.5", "ff02::1", "255.255.255.255"])("%s stays on its own network and is told no router", (address) => {
+    const said = ask(address);
+    expect(said).toMatchObject({ verdict: "Protected" });
+    expect(said.hops.map(({ via }) => via)).toEqual([undefined]);
+  });
+
   test("without any gateway it is refused, and does not go by the underlay", () => {
     expect(ask("34.160.111.145", undefined, { ...choice, active: [], reason: "NoneEverAlive" })).toMatchObject({
       verdict: "Unreachable",
@@ -135,6 +146,8 @@ describe("compared with the kernel", () => {
     ["34.160.111.145", { ok: false, text: "RTNETLINK answers: No route to host" }, false],
     ["10.101.9.9", { ok: false, text: "RTNETLINK answers: No route to host" }, true],
     ["10.101.9.9", { ok: true, text: "10.101.9.9 via 203.0.113.100 dev eth0" }, false],
+    // WireGuard itself drops what no peer holds.
+    ["10.101.9.9", { ok: true, text: "10.101.9.9 dev ism0 table 157 src 10.101.0.1" }, true],
     ["203.0.113.2", { ok: true, text: "local 203.0.113.2 dev lo src 203.0.113.2" }, true],
     ["10.101.0.3", { ok: true, text: "10.101.0.3 dev ism0 table 157 src 10.101.0.1" }, true],
   ])("%s and %o agree: %s", (destination, kernel, agrees) => {
