@@ -11,14 +11,17 @@ export function renderError(error: IsthmusError): string {
 
 /** `all.yaml, document 3: spec.gatways: unknown field (it is 5); did you mean "gateways"?` */
 export function renderFault(fault: FieldFault): string {
-  const place =
-    fault.document === undefined
-      ? []
-      : [fault.file === undefined ? `document ${fault.document + 1}` : `${fault.file}, document ${fault.document + 1}`];
+  const place = fault.document === undefined ? [] : [placeText(fault, fault.document)];
   const path = fault.path === "" ? [] : [fault.path];
   const value = fault.value === undefined ? "" : ` (it is ${short(fault.value)})`;
   const meant = fault.suggestion === undefined || fault.message.includes("did you mean") ? "" : `; did you mean ${JSON.stringify(fault.suggestion)}?`;
   return [...place, ...path, `${fault.message}${value}${meant}`].join(": ");
+}
+
+/** As `placeText` of the parser, which is too heavy to be loaded for an error. */
+function placeText({ file, item }: FieldFault, document: number): string {
+  const parts = [file ?? [], `document ${document + 1}`, item === undefined ? [] : `item ${item + 1}`];
+  return parts.flat().join(", ");
 }
 
 function short(value: unknown): string {

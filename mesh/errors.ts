@@ -68,6 +68,8 @@ export interface FieldFault {
   /** In a set of documents: which one, counted from 0, and of which file. */
   readonly document?: number;
   readonly file?: string;
+  /** In a document that is a `List`: which item, counted from 0. */
+  readonly item?: number;
 }
 
 export interface ErrorDetail {

@@ -1,6 +1,7 @@
 /** `apply`, and sending documents that a `create` made. */
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { ApplyResult } from "../../mesh/model/answers.ts";
+import { placeOf } from "../../mesh/model/parse.ts";
 import type { GlobalFlags } from "../cli.ts";
 import { apiPath, type Client } from "../client.ts";
 import { connect } from "../connect.ts";
@@ -46,7 +47,7 @@ export function withPlaces(error: IsthmusError, placed: readonly Placed[]): Isth
   if (error.faults.length === 0) return error;
   const faults = error.faults.map((fault) => {
     const where = fault.document === undefined ? undefined : placed[fault.document]?.where;
-    return where === undefined ? fault : { ...fault, document: where.index, ...(where.file === undefined ? {} : { file: where.file }) };
+    return where === undefined ? fault : { ...fault, ...placeOf(where) };
   });
   return new IsthmusError(error.code, error.message, { faults, ...(error.remedy === undefined ? {} : { remedy: error.remedy }) });
 }

@@ -12,10 +12,11 @@ import { structuralSpec, toStructural } from "./structural.ts";
 import { nearest } from "./suggest.ts";
 import { validateSpec } from "./validate/index.ts";
 
-/** Where a document came from; faults carry it. `index` counts documents from 0. */
+/** Where a document came from; faults carry it. `index` counts documents from 0, `item` those of a `List` among them. */
 export interface Where {
   readonly file?: string;
   readonly index: number;
+  readonly item?: number;
 }
 
 export interface ParseOptions {
@@ -47,7 +48,7 @@ const HOW_MADE: Partial<Record<Kind, string>> = {
 export function parseDocument(raw: unknown, where: Where, options: ParseOptions = {}): Resource | FieldFault[] {
   const parsed = parse(raw, options);
   if (!Array.isArray(parsed)) return parsed;
-  return parsed.map((fault) => ({ ...fault, document: where.index, ...(where.file === undefined ? {} : { file: where.file }) }));
+  return parsed.map((fault) => ({ ...fault, ...placeOf(where) }));
 }
 
 /** All documents, `List` objects opened; the same name twice in one set is a fault. */
@@ -77,8 +78,7 @@ export function parsePlaced(documents: readonly { readonly raw: unknown; readonl
         path: "metadata.name",
         message: `${parsed.kind} ${parsed.metadata.name} already stands in ${placeText(first)}; keep one of them`,
         value: parsed.metadata.name,
-        document: where.index,
-        ...(where.file === undefined ? {} : { file: where.file }),
+        ...placeOf(where),
       });
     seen.set(key, where);
   }
@@ -92,14 +92,19 @@ export function parseSpec<K extends Kind>(kind: K, raw: unknown, options: ParseO
 
 /** The error that tells all faults of a set of documents. */
 export function invalidDocuments(faults: readonly FieldFault[], total: number): IsthmusError {
-  const bad = new Set(faults.map((fault) => `${fault.file ?? ""}#${fault.document ?? 0}`)).size;
+  const bad = new Set(faults.map((fault) => `${fault.file ?? ""}#${fault.document ?? 0}#${fault.item ?? 0}`)).size;
   const what = total === 1 ? "the document is not valid" : `${bad} of ${total} documents ${bad === 1 ? "is" : "are"} not valid`;
   return new IsthmusError("Invalid", `${what}; nothing was applied`, { faults, remedy: "Correct the fields named above and apply again." });
 }
 
-/** `FILE, document 3`, or `document 3`, counted from 1 as people do. */
-export function placeText(where: { readonly file?: string; readonly index: number }): string {
-  return where.file === undefined ? `document ${where.index + 1}` : `${where.file}, document ${where.index + 1}`;
+/** A place as a fault carries it. */
+export function placeOf({ file, index, item }: Where): Pick<FieldFault, "document" | "file" | "item"> {
+  return { document: index, ...(file === undefined ? {} : { file }), ...(item === undefined ? {} : { item }) };
+}
+
+/** `FILE, document 3`, `document 3` or `document 3, item 2`, counted from 1 as people do. */
+export function placeText({ file, index, item }: Where): string {
+  return `${file === undefined ? "" : `${file}, `}document ${index + 1}${item === undefined ? "" : `, item ${item + 1}`}`;
 }
 
 /** The registry's row for a kind's name, plural or alias, in any case. */
@@ -186,7 +191,7 @@ function check(schema: z.ZodType, raw: unknown, at: string, described: () => Ret
 export function openList(document: { readonly raw: unknown; readonly where: Where }): { readonly raw: unknown; readonly where: Where }[] {
   const { raw, where } = document;
   if (!isRecord(raw) || raw["kind"] !== "List" || !Array.isArray(raw["items"])) return [document];
-  return raw["items"].map((item: unknown) => ({ raw: item, where }));
+  return raw["items"].map((item: unknown, at) => ({ raw: item, where: { ...where, item: at } }));
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

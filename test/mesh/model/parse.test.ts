@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { FieldFault } from "../../../mesh/errors.ts";
-import { parseDocument, parseDocuments, parseSpec } from "../../../mesh/model/parse.ts";
+import { renderFault } from "../../../cli/errors.ts";
+import { invalidDocuments, parseDocument, parseDocuments, parseSpec } from "../../../mesh/model/parse.ts";
 import { KINDS, type Resource } from "../../../mesh/model/resources.ts";
 
 const API = "isthmus.dev/v1alpha1";
@@ -297,6 +298,17 @@ describe("a set of documents", () => {
       "Site",
       "MeshNetwork",
     ]);
+  });
+
+  it("says which item of a list is wrong, and counts items as documents", () => {
+    const items = [site({}), site({ kind: "x" }), { ...(egress({ bad: 1 }) as object) }];
+    const { faults } = parseDocuments([{ apiVersion: "v1", kind: "List", items }], { file: "all.yaml" });
+    expect(faults.map((fault) => [fault.document, fault.item, fault.path])).toEqual([
+      [0, 1, "spec.kind"],
+      [0, 2, "spec.bad"],
+    ]);
+    expect(invalidDocuments(faults, 3).message).toMatch(/^2 of 3 documents/);
+    expect(renderFault(faults[1]!)).toMatch(/^all\.yaml, document 1, item 3: spec\.bad: /);
   });
 });
 
