@@ -1,6 +1,8 @@
 /** `get`. */
 import { IsthmusError } from "../../mesh/errors.ts";
-import type { Kind } from "../../mesh/model/resources.ts";
+import { effectiveLabels } from "../../mesh/compile/context.ts";
+import type { Kind, Resource } from "../../mesh/model/resources.ts";
+import type { ObjectName } from "../../mesh/model/scalars.ts";
 import { getObject, listObjects, selectorQuery } from "../api.ts";
 import type { GlobalFlags, Output } from "../cli.ts";
 import type { Client } from "../client.ts";
@@ -109,19 +111,21 @@ export function columns(kind: Kind, context: ColumnContext, flags: GetFlags): re
     {
       header: "LABELS",
       value: (object) =>
-        Object.entries(labelsOf(object))
+        Object.entries(kind === "MeshNode" ? labelsOfNode(object, context) : labelsOf(object))
           .map(([key, value]) => `${key}=${value}`)
           .join(","),
     },
   ];
 }
 
-/** A node's location is its site's kind: the sites are asked for where nodes are shown. */
+/** What selectors look at: the labels of a node's site, too. */
+function labelsOfNode(node: AnyObject, { sites }: ColumnContext): Readonly<Record<string, string>> {
+  const site = text(node, "spec", "site");
+  return effectiveLabels(sites.get(site) as Resource<"Site"> | undefined, site as ObjectName, labelsOf(node));
+}
+
+/** A node's location and labels come from its site: all sites are asked for where nodes are shown. */
 export async function columnContext(io: Io, client: Client, shown: readonly { readonly kind: Kind }[]): Promise<ColumnContext> {
-  const locations = new Map<string, string>();
-  if (shown.some((each) => each.kind === "MeshNode")) {
-    const known = shown.find((each): each is Found => each.kind === "Site" && "objects" in each)?.objects;
-    for (const site of known ?? (await listObjects(client, "Site")).items) locations.set(site.metadata.name, text(site, "spec", "kind"));
-  }
-  return { now: io.now(), locations };
+  const sites = shown.some((each) => each.kind === "MeshNode") ? (await listObjects(client, "Site")).items : [];
+  return { now: io.now(), sites: new Map(sites.map((site) => [site.metadata.name, site])) };
 }

@@ -7,8 +7,8 @@ import { ageSince, ageText } from "./time.ts";
 /** What columns need besides the object. */
 export interface ColumnContext {
   readonly now: number;
-  /** Location (`onprem`, `cloud`) by site. */
-  readonly locations: ReadonlyMap<string, string>;
+  /** All sites by name, where nodes are shown. */
+  readonly sites: ReadonlyMap<string, AnyObject>;
   /** Every name with its kind before it, as when several kinds are shown. */
   readonly prefix?: string | undefined;
 }
@@ -30,7 +30,7 @@ const wide = (column: Column<AnyObject>): Column<AnyObject> => ({ ...column, wid
 const OWN: { readonly [K in Kind]: (context: ColumnContext) => Columns } = {
   MeshNode: (context) => [
     { header: "SITE", value: (node) => text(node, "spec", "site") },
-    { header: "LOCATION", value: (node) => labelsOf(node)["location"] ?? context.locations.get(text(node, "spec", "site")) ?? "" },
+    { header: "LOCATION", value: (node) => labelsOf(node)["location"] ?? text(context.sites.get(text(node, "spec", "site")), "spec", "kind") },
     { header: "OVERLAY", value: (node) => strings(node, "status", "overlay")[0] ?? "" },
     { header: "ENDPOINT", wide: true, value: (node) => strings(node, "status", "endpoints")[0] ?? "" },
     { header: "HANDSHAKE", wide: true, value: handshakes },

@@ -103,6 +103,15 @@ describe("get", () => {
     expect(out).toMatch(/meshnode\/do1[\s\S]*\n\nNAME[\s\S]*site\/do/);
   });
 
+  it("shows the location and the labels that a node has from its site, whichever sites are shown", async () => {
+    add({ ...site("do", "cloud"), spec: { kind: "cloud", region: "nyc1", labels: { tier: "gold" } } });
+    add(site("dc", "onprem"));
+    add(node("do1"));
+    const { out } = await go("get node/do1 site/dc --show-labels");
+    expect(out).toMatch(/meshnode\/do1 +do +cloud /);
+    expect(out).toContain("isthmus.dev/site=do,location=cloud,role=edge,tier=gold,topology.kubernetes.io/region=nyc1");
+  });
+
   it("takes KIND/NAME, and names after a kind", async () => {
     add(node("do1"));
     add(node("do2"));
