@@ -1,5 +1,5 @@
 /** Files of the agent: written whole or not at all, readable by root alone (I8). */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 
@@ -98,6 +98,15 @@ export function writeAtomic(path: string, content: string, mode = 0o600): void {
       closeSync(folder);
     }
   });
+}
+
+/** Takes a directory away unless it holds something, or is a mount point (a volume, a file system of its own): then it stays. */
+export function removeIfEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    if (!["ENOENT", "ENOTEMPTY", "EBUSY"].includes(codeOf(error) ?? "")) throw error;
+  }
 }
 
 /** Content of a file, or nothing where there is none. */

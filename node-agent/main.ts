@@ -11,7 +11,7 @@ import { run as exec } from "./drivers/exec.ts";
 import { hostServices } from "./drivers/host-facts.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
 import { kernelHasWireguard } from "./drivers/wireguard.ts";
-import { checkModes, codeOf, type Places, places, prepareDirectories } from "./files.ts";
+import { checkModes, codeOf, type Places, places, prepareDirectories, removeIfEmpty } from "./files.ts";
 import { readIdentity } from "./identity.ts";
 import { join } from "./join.ts";
 import { isRunning, takeLock } from "./lock.ts";
@@ -166,7 +166,7 @@ function removeFiles(at: Places): string[] {
   for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
   for (const log of namesIn(at.run).filter((name) => /^wireguard-go\..*\.log$/.test(name))) rmSync(joinPath(at.run, log), { force: true });
   // Someone else's file in them keeps them.
-  for (const directory of [at.data, at.run]) if (namesIn(directory).length === 0) rmSync(directory, { recursive: true, force: true });
+  for (const directory of [at.data, at.run]) removeIfEmpty(directory);
   return ours.length === 0 ? [] : [`removed keys, certificate and plan from ${at.data}`];
 }
 

@@ -17,3 +17,17 @@ test.runIf(isRoot)("a disk that is full leaves the old file whole: a short write
   const said = execFileSync("unshare", ["-m", "sh", "-c", inside, "sh", process.execPath, "--input-type=module", "-e", script], { encoding: "utf8" });
   expect(JSON.parse(said)).toEqual({ code: "DiskFull", text: "old", files: ["x"] });
 });
+
+test.runIf(isRoot)("an empty directory is taken away; one that holds something, or is a mount point, stays without an error", () => {
+  const script = `
+    const { removeIfEmpty } = await import(${JSON.stringify(resolve("node-agent/files.ts"))});
+    const { mkdirSync, readdirSync, writeFileSync } = await import("node:fs");
+    for (const name of ["empty", "full"]) mkdirSync("/mnt/" + name);
+    writeFileSync("/mnt/full/x", "");
+    for (const name of ["empty", "full", "none", "volume"]) removeIfEmpty("/mnt/" + name);
+    console.log(JSON.stringify(readdirSync("/mnt").sort()));
+  `;
+  const inside = 'mount -t tmpfs none /mnt && mkdir /mnt/volume && mount -t tmpfs none /mnt/volume && exec "$@"';
+  const said = execFileSync("unshare", ["-m", "sh", "-c", inside, "sh", process.execPath, "--input-type=module", "-e", script], { encoding: "utf8" });
+  expect(JSON.parse(said)).toEqual(["full", "volume"]);
+});
