@@ -17,6 +17,7 @@ import { opsRoutes } from "./api/ops-routes.ts";
 import { resourceRoutes } from "./api/resource-routes.ts";
 import type { Services } from "./api/services.ts";
 import { tokenRoutes } from "./api/tokens.ts";
+import { settleHome } from "./home.ts";
 import { makeBackup, placesOf, restoreBackup } from "./backup.ts";
 import { privateFolder } from "./files.ts";
 import { announce, ensureNetwork, foundAddresses, hostName, splitListen, type NetworkOptions } from "./first-start.ts";
@@ -76,6 +77,9 @@ export interface RunningController {
   readonly closed: Promise<void>;
 }
 
+const COPIED =
+  "the store is a copy of another controller's, which may still run: nothing is deleted and no address is issued until the nodes have reported here. Run one of the two.";
+
 /** @throws {IsthmusError} `PortTaken`, `NotRoot`, `FileMode`, `StoreDamaged`, `AlreadyRunning`, `DiskFull` … */
 export async function runController(options: ControllerOptions): Promise<RunningController> {
   const log = options.log ?? pino({ base: { part: "controller" } });
@@ -97,6 +101,10 @@ export async function runController(options: ControllerOptions): Promise<Running
     stack.defer(() => audit.close());
     const events = await openEvents(store, now, failed("events cannot be saved"));
     stack.defer(() => events.close());
+    if (await settleHome(store, mirror, places.store)) {
+      events.record(undefined, { type: "Warning", reason: "Recovery", message: COPIED, about: "controller" });
+      log.warn({ recovering: true }, COPIED);
+    }
     const contacts = (await store.notes("contact/")) as ReadonlyMap<string, NodeContact>;
     const reports = createReports(new Map([...contacts].map(([key, contact]) => [key.slice("contact/".length), contact])));
     const hub = createHub({ network: NETWORK, format: PLAN_FORMAT, now, sealOf: (revision) => recovery.sealOf(revision) });

@@ -81,7 +81,7 @@ const SUPERSEDED = "superseded/";
 /** Indexes that the lost writes may have given to nodes that were not heard yet: they are not given again (I6). */
 const GAP = 256;
 
-function leaveGap(draft: Draft): void {
+export function leaveGap(draft: Draft): void {
   const pool = (draft.read(POOL_KEY) as AllocationState | undefined) ?? NO_ALLOCATIONS;
   draft.write(POOL_KEY, { ...pool, next: pool.next + GAP } satisfies AllocationState);
 }

@@ -135,7 +135,7 @@ test("an intent that was made after the backup keeps the recovery open until an 
 });
 
 describe("the SQLite file copied to a second controller", () => {
-  test("puts that controller into Recovery as soon as an agent that saw more calls, and no peer is lost", async () => {
+  test("puts that controller into Recovery from its start, and no peer is lost when an agent calls that saw more", async () => {
     const folder = temporaryFolder();
     const copy = temporaryFolder();
     const first = await startController(folder.path);
@@ -152,14 +152,72 @@ describe("the SQLite file copied to a second controller", () => {
     await again.close();
 
     const second = await startController(copy.path, { recoveryQuietMs: 600_000 });
-    expect(await status(second)).toMatchObject({ recovering: false });
+    expect(await status(second)).toMatchObject({ recovering: true, position: { epoch: 2 } });
     await agent.connect(second);
-    await eventually(async () => expect(await status(second)).toMatchObject({ recovering: true }));
     await eventually(() => expect(agent.messages.findLast((message) => message.t === "hello")).toMatchObject({ recovering: true }));
     expect(agent.view("mesh")?.has("peer/peer")).toBe(true);
     await peer.connect(second);
     await eventually(async () => expect(await call(second, "GET", "/v1/resources/meshnodes/peer")).toMatchObject({ spec: { index: 2 } }));
     await second.close();
+    folder.remove();
+    copy.remove();
+  });
+
+  test("while the original goes on, and agents reach both: no peer is lost, no address is given twice, and both say what is wrong", async () => {
+    const folder = temporaryFolder();
+    const copy = temporaryFolder();
+    const first = await startController(folder.path, { recoveryQuietMs: 600_000 });
+    await makeSite(first, "dc1");
+    const { secret } = await makeToken(first, { site: "dc1" });
+    const [one, two] = [await newNode(first, secret, "one"), await newNode(first, secret, "two")];
+    cpSync(join(folder.path, "data"), join(copy.path, "data"), { recursive: true });
+    for (const name of ["data", "data/pki"]) chmodSync(join(copy.path, name), 0o700);
+    const second = await startController(copy.path, { recoveryQuietMs: 300 });
+    const events = async (controller: RunningController): Promise<string[]> =>
+      (await call<{ items: { reason: string; message: string }[] }>(controller, "GET", "/v1/events?about=controller")).items
+        .filter(({ reason }) => reason === "Recovery")
+        .map(({ message }) => message);
+
+    // The original is as it was, and its agents stay; the copy gives nothing out.
+    expect([await status(first), await status(second)]).toMatchObject([{ recovering: false }, { recovering: true }]);
+    expect(await events(second)).toEqual([expect.stringContaining("copy of another controller")]);
+    expect([one.connected, two.connected]).toEqual([true, true]);
+    await expect(makeToken(second, { site: "dc1" })).rejects.toMatchObject({ code: "Recovering" });
+    await expect(joinMachine(second, await makeMachine("stranger"), secret)).rejects.toMatchObject({ code: "Recovering" });
+    const seen = await newNode(first, secret, "seen");
+    await eventually(() => expect(one.view("mesh")?.has("peer/seen")).toBe(true));
+
+    // An agent that goes over keeps what it knows, and the original's word counts when it comes back.
+    await one.connect(second);
+    expect(one.view("mesh")?.has("peer/seen")).toBe(true);
+    await one.connect(first);
+    expect(await status(first)).toMatchObject({ recovering: false });
+    expect(one.view("mesh")?.has("peer/seen")).toBe(true);
+
+    // All go over: the copy takes back who joined since, and gives addresses that the original cannot have given.
+    await Promise.all([one, two, seen].map((agent) => agent.disconnect()));
+    const unseen = await newNode(first, secret, "unseen");
+    await eventually(async () => {
+      await reconnect(second, [one, two, seen]);
+      expect(await status(second)).toMatchObject({ recovering: false });
+    }, 15_000);
+    const fresh = await newNode(second, (await makeToken(second, { site: "dc1" })).secret, "fresh");
+    const given = [one, two, seen, unseen, fresh].map(indexOf);
+    expect(new Set(given).size).toBe(given.length);
+    await eventually(() => expect(fresh.view("mesh")?.has("peer/seen")).toBe(true));
+
+    await eventually(async () => {
+      await reconnect(second, [one]);
+      expect(one.holdings).toMatchObject({ guarded: false, seen: { epoch: 2 } });
+    });
+
+    // The original hears of it from the first one that comes back, and gives nothing out any more.
+    await one.connect(first);
+    await eventually(async () => expect(await status(first)).toMatchObject({ recovering: true }));
+    expect(await events(first)).toEqual([expect.stringContaining("node one has seen a newer state")]);
+    await expect(makeToken(first, { site: "dc1" })).rejects.toMatchObject({ code: "Recovering" });
+    for (const peer of ["two", "seen"]) expect(one.view("mesh")?.has(`peer/${peer}`)).toBe(true);
+    await Promise.all([first.close(), second.close()]);
     folder.remove();
     copy.remove();
   });
