@@ -2,6 +2,7 @@
 import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { IsthmusError } from "../mesh/errors.ts";
 import { worldInterface, worldScript } from "./blueprint.ts";
+import { raiseInotify, restoreInotify } from "./inotify.ts";
 import { boot, installDisk, killAll, plugIn } from "./machine.ts";
 import { DATA_ROOT, hostPaths, labPaths, NETNS_DIR, netnsName, RUN_ROOT, WORLD } from "./names.ts";
 import { identify, kill } from "./process.ts";
@@ -24,6 +25,7 @@ export async function buildHosts(options: BuildOptions): Promise<LabState> {
   const state: LabState = { name: lab, phase: "building", builder, createdAt: new Date().toISOString(), topology, joined: options.joined };
   // Written before anything is made: whoever comes after a crash knows what to remove.
   await writeState(state);
+  if (options.joined) await raiseInotify();
   await mkdir(labPaths(lab).data, { recursive: true, mode: 0o700 });
   const world = netnsName(lab, WORLD);
   await ipBatch([`netns add ${world}`]);
@@ -68,6 +70,7 @@ export async function removeLab(lab: string): Promise<boolean> {
   await rm(data, { recursive: true, force: true });
   await rm(run, { recursive: true, force: true });
   for (const root of [DATA_ROOT, RUN_ROOT]) await rmdir(root).catch(() => {});
+  if ((await labNames()).length === 0) await restoreInotify();
   const left = (await netnsNames()).filter((name) => namespaces.includes(name));
   if (left.length > 0) throw new IsthmusError("KernelRefused", `cannot remove the namespaces ${left.join(", ")}`);
   return existed;

@@ -66,20 +66,39 @@ export function configureUserspace(name: string, request: string, timeoutMs = 5_
   });
 }
 
+function answers(name: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(socketOf(name));
+    const end = (answered: boolean): void => {
+      socket.destroy();
+      resolve(answered);
+    };
+    socket.setTimeout(START_DEADLINE_MS, () => end(false));
+    socket
+      .once("data", () => end(true))
+      .once("error", () => end(false))
+      .once("close", () => end(false));
+    socket.write("get=1\n\n");
+  });
+}
+
 function pidFile(runDir: string, name: string): string {
   return join(runDir, `wireguard-go.${name}.pid`);
 }
 
 async function untilAnswers(name: string, alive: () => boolean, logFile: string): Promise<void> {
   for (const deadline = performance.now() + START_DEADLINE_MS; performance.now() < deadline; await delay(2)) {
-    if (isUserspace(name)) return;
+    // Its socket is there before it has all it needs: one that gives up in between leaves it behind.
+    if (isUserspace(name) && (await answers(name))) return;
     if (!alive()) break;
   }
   const said = existsSync(logFile) ? readFileSync(logFile, "utf8").trim().split("\n").slice(-2).join("; ") : "";
   const tools = await run("sh", ["-c", "command -v wireguard-go"]);
   if (!tools.ok) throw missing("wireguard-go");
   throw new IsthmusError("NoWireGuard", `wireguard-go did not start for ${name}${said === "" ? "" : `: ${said}`}`, {
-    remedy: "check that /dev/net/tun exists and may be opened, or use a kernel with WireGuard",
+    remedy: /too many open files/i.test(said)
+      ? "each interface takes an inotify instance, and this machine has no more of them: `sysctl fs.inotify.max_user_instances=1024`"
+      : "check that /dev/net/tun exists and may be opened, or use a kernel with WireGuard",
   });
 }
 

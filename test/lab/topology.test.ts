@@ -14,6 +14,13 @@ const refused = (text: string): IsthmusError => {
   throw new Error("the topology was accepted");
 };
 
+test("the larger topology has 16 nodes in five sites, two of them behind NAT, and gateways in three", async () => {
+  const { hosts, sites } = await loadTopology(new URL("../../lab/topology/five-sites.yaml", import.meta.url).pathname);
+  const nodes = hosts.filter(({ role }) => role === "node");
+  expect([nodes.length, sites.length, sites.filter(({ router }) => router !== undefined).length]).toEqual([16, 5, 2]);
+  expect(new Set(nodes.filter(({ labels }) => labels["egress"] === "true").map(({ site }) => site)).size).toBe(3);
+});
+
 describe("the default topology", () => {
   test("is that of the public guides", async () => {
     const topology = await loadTopology(DEFAULT);
