@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config";
 import { patient } from "./lab/patience.ts";
-import { IN_MACHINE, WITH_MACHINE } from "./tools/vm/suites.ts";
+import { INSIDE, OUTSIDE } from "./tools/vm/suites.ts";
 
 /**
  * Unit and property tests run side by side. What makes namespaces, processes or timing-sensitive traffic (`lab`,
@@ -14,8 +14,8 @@ const SYSTEM = [
   "test/system/**/*.test.ts",
 ];
 
-/** `isthmus test kernel` runs one half in a virtual machine and the other beside it; neither is part of `isthmus test`. */
-const VIRTUAL = { machine: IN_MACHINE, beside: WITH_MACHINE }[process.env["ISTHMUS_TEST_KERNEL"] ?? ""];
+/** `isthmus test kernel` runs one half inside of a virtual machine and drives one by the other; neither is part of `isthmus test`. */
+const VIRTUAL = { inside: INSIDE, outside: OUTSIDE }[process.env["ISTHMUS_TEST_KERNEL"] ?? ""];
 const named = { setupFiles: ["tools/name-process.ts"] };
 const inTurn = { ...named, testTimeout: patient(180_000), hookTimeout: patient(180_000), fileParallelism: false };
 

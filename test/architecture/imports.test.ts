@@ -24,7 +24,7 @@ const ALLOWED: Record<Area, readonly Area[]> = {
   // The lab does what an operator would do, by the same command line.
   lab: ["mesh", "cli"],
   bench: ["mesh", "lab", "controller", "node-agent"],
-  tools: ["mesh"],
+  tools: ["mesh", "lab"],
 };
 
 /** Packages that only some files may import. */

@@ -2,10 +2,10 @@
  * The disk of the virtual machine: Debian's userland with Debian's kernel, systemd and both network managers, made once and kept
  * in a cache. Nothing of it is installed on this machine. The working tree is a second disk, made anew for each run.
  */
-import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { ownFolder, removeFolder, start } from "./scratch.ts";
 
 const RELEASE = "bookworm";
 const PACKAGES = [
@@ -47,7 +47,7 @@ export interface Image {
 }
 
 /** The cached image; makes it when there is none of this recipe. Takes two minutes and 1 GB then. */
-export function machineImage(say: (line: string) => void): Image {
+export async function machineImage(say: (line: string) => void): Promise<Image> {
   const cache = process.env["ISTHMUS_VM_CACHE"] ?? "/var/cache/isthmus-vm";
   const recipe = createHash("sha256")
     .update(JSON.stringify([RELEASE, PACKAGES, HOOKS]))
@@ -55,36 +55,40 @@ export function machineImage(say: (line: string) => void): Image {
     .slice(0, 12);
   const home = join(cache, `${RELEASE}-${recipe}`);
   if (!existsSync(home)) {
-    say(`making the image of a Debian machine (${RELEASE}) in ${home}`);
-    mkdirSync(cache, { recursive: true, mode: 0o755 });
-    const making = mkdtempSync(join(cache, ".making-"));
+    say(`making a Debian machine (${RELEASE}) of packages from this machine's mirror: 1 GB in ${home}, kept for the next run`);
+    const making = ownFolder(cache, ".making-");
     try {
-      makeImage(making);
+      await makeImage(making);
       // Whole or not at all; who made the same one meanwhile was first.
       if (!existsSync(home)) renameSync(join(making, "image"), home);
     } finally {
-      rmSync(making, { recursive: true, force: true });
+      removeFolder(making);
     }
   }
   return { kernel: join(home, "vmlinuz"), initrd: join(home, "initrd.img"), disk: join(home, "root.img") };
 }
 
-function makeImage(folder: string): void {
+async function makeImage(folder: string): Promise<void> {
   const [root, image] = [join(folder, "root"), join(folder, "image")];
   mkdirSync(image);
   const hooks = HOOKS.map((hook) => `--customize-hook=${hook}`);
-  must("mmdebstrap", ["--quiet", "--variant=minbase", "--mode=root", `--include=${PACKAGES.join(",")}`, ...hooks, RELEASE, root]);
+  // Namespaces of its own: whatever it started and mounted goes with it.
+  const apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+  await must([...apart, "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", `--include=${PACKAGES.join(",")}`, ...hooks, RELEASE, root]);
   copyFileSync(join(root, "vmlinuz"), join(image, "vmlinuz"));
   copyFileSync(join(root, "initrd.img"), join(image, "initrd.img"));
-  makeDisk(root, join(image, "root.img"), "4G");
+  await makeDisk(root, join(image, "root.img"), "4G");
 }
 
 /** A sparse ext4 file system with all that a folder holds. */
-export function makeDisk(from: string, file: string, size: string): void {
-  must("mke2fs", ["-q", "-t", "ext4", "-d", from, file, size]);
+export async function makeDisk(from: string, file: string, size: string): Promise<void> {
+  await must(["mke2fs", "-q", "-t", "ext4", "-d", from, file, size]);
 }
 
-function must(command: string, args: readonly string[]): void {
-  const { status, error, stderr } = spawnSync(command, args, { encoding: "utf8", stdio: ["ignore", "ignore", "pipe"], maxBuffer: 64 << 20 });
-  if (status !== 0) throw new Error(`${command} failed: ${error?.message ?? stderr.trim().split("\n").slice(-10).join("\n")}`);
+async function must(argv: readonly string[]): Promise<void> {
+  const child = start(argv, { stdio: ["ignore", "ignore", "pipe"] });
+  let said = "";
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => (said += text));
+  const code = await new Promise<number | null>((done, failed) => child.once("error", failed).once("close", done));
+  if (code !== 0) throw new Error(`${argv.join(" ")} failed: ${said.trim().split("\n").slice(-10).join("\n")}`);
 }
