@@ -66,6 +66,8 @@ export function openSqliteStore(file: string): SqliteStore {
   let settled: (() => void)[] = [];
   function flush(): void {
     const batch = queue;
+    // A store that was closed meanwhile has written it already.
+    if (batch.length === 0) return;
     queue = [];
     const before = state;
     const published: WatchEvent[] = [];

@@ -53,6 +53,19 @@ describe("the SQLite file", () => {
     expect(() => openSqliteStore(path)).toThrowError(/another program/);
   });
 
+  test("that is closed right after a write holds it, and nothing is tried on it later", async () => {
+    const path = join(folder, "closed.db");
+    const store = openSqliteStore(path);
+    const written = store.txn({ put: [{ key: "a", value: 1 }] });
+    await store.close();
+    expect(await written).toEqual({ ok: true, revision: 1 });
+    // What was planned for the next turn has its turn: a throw there would end the process.
+    await new Promise((resolve) => setImmediate(resolve));
+    const again = openSqliteStore(path);
+    expect((await again.get("a"))?.value).toBe(1);
+    await again.close();
+  });
+
   test("cannot be opened by two controllers at once", async () => {
     const path = join(folder, "twice.db");
     const store = openSqliteStore(path);
