@@ -205,7 +205,9 @@ export async function runController(options: ControllerOptions): Promise<Running
       if (request.url?.split("?")[0] !== "/v1/agent") return refuse(new IsthmusError("NotFound", "agents connect to /v1/agent"));
       const principal = principalOfRequest(request, mirror, authority.issuers, now());
       if (principal.kind === "nobody" && principal.why.code === "Unauthenticated") return refuse(principal.why);
-      sockets.handleUpgrade(request, socket, head, (ws) => agents.accept(ws, socket, principal, remoteAddress(request.socket)));
+      // Taken out here: what the callback names stays in memory with the connection, which a request with its headers need not.
+      const address = remoteAddress(request.socket);
+      sockets.handleUpgrade(request, socket, head, (ws) => agents.accept(ws, socket, principal, address));
     };
     https.on("upgrade", upgrade);
     // A closing server waits for upgraded sockets and open streams unless they are ended first.
