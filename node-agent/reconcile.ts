@@ -188,6 +188,8 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       // Also where nothing was to do: equal parts become the same objects, and the next difference costs nothing.
       observed = afterApply(desired.state, state);
       if (asked.length > 0) observed = undefined;
+      // What is made anew is missing on purpose.
+      if (asked.some(({ op }) => op === "link.remove")) lastState = undefined;
     }
     last = {
       input,

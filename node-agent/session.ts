@@ -4,7 +4,7 @@
  */
 import { WebSocket } from "ws";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
-import { type AgentMessage, type AgentReport, ControllerMessage } from "../mesh/model/wire.ts";
+import { type AgentMessage, type AgentReport, type AskedOf, ControllerMessage } from "../mesh/model/wire.ts";
 import { backoffMs, pause } from "./backoff.ts";
 import { type Credentials, openContact } from "./contact.ts";
 import { beatOf, bucketsOf, helloOf, type Holdings, receive } from "./holdings.ts";
@@ -38,7 +38,7 @@ export interface SessionPorts {
   onDisconnected(why: IsthmusError): void;
   /** Authenticated: this node was removed from the network. */
   onRemoved(): void;
-  onAsk(what: "explain" | "status" | "diff", body: unknown): Promise<unknown>;
+  onAsk(what: AskedOf, body: unknown): Promise<unknown>;
   log(line: string): void;
 }
 
@@ -104,7 +104,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
     tell();
   };
 
-  const answer = (id: string, what: "explain" | "status" | "diff", body: unknown): void => {
+  const answer = (id: string, what: AskedOf, body: unknown): void => {
     ports.onAsk(what, body).then(
       (result) => transmit({ t: "answer", id, body: result }),
       (thrown: unknown) => transmit({ t: "answer", id, error: asIsthmusError(thrown).toJSON() }),

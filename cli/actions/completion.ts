@@ -121,7 +121,7 @@ async function argumentsOf(io: Io, command: Command, given: readonly string[], t
     if (typed.includes("/")) return await slashNames(io, typed.split("/")[0]);
     return [...(await kinds()), ...(command.name() === "get" ? ["events", "all"] : [])];
   }
-  if (/ (drain|uncordon)$/.test(path) || (command.name() === "explain" && given.length === 0)) return await namesOf(io, "node");
+  if (/ (drain|uncordon)$|^node /.test(path) || (command.name() === "explain" && given.length === 0)) return await namesOf(io, "node");
   if (/ (use-context|delete-context|set-context)$/.test(path)) return await contexts(io);
   if (path === "token revoke") return await namesOf(io, "token");
   if (command.name() === "completion") return Object.keys(SCRIPTS);

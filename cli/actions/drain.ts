@@ -21,17 +21,26 @@ export async function drain(
   nodes: readonly string[],
   flags: GlobalFlags & { readonly timeout?: string; readonly wait: boolean },
 ): Promise<number> {
-  if (flags.timeout !== undefined && !Duration.safeParse(flags.timeout).success)
-    throw new IsthmusError("BadRequest", `--timeout ${JSON.stringify(flags.timeout)} is not a length of time`, {
-      remedy: "Write a number with ms, s, m or h, for example 60s.",
-    });
+  checkTimeout(flags.timeout);
   const client = await connect(io, flags);
   for (const node of nodes) {
-    await client.call("POST", apiPath(["nodes", bare(node), "drain"]), flags.timeout === undefined ? {} : { timeout: flags.timeout });
-    io.out(`node ${bare(node)} draining\n`);
+    await startDrain(io, client, bare(node), flags.timeout);
     if (flags.wait) await untilDrained(io, client, bare(node), flags.timeout);
   }
   return 0;
+}
+
+/** @throws IsthmusError `BadRequest` */
+export function checkTimeout(timeout: string | undefined): void {
+  if (timeout === undefined || Duration.safeParse(timeout).success) return;
+  throw new IsthmusError("BadRequest", `--timeout ${JSON.stringify(timeout)} is not a length of time`, {
+    remedy: "Write a number with ms, s, m or h, for example 60s.",
+  });
+}
+
+export async function startDrain(io: Io, client: Client, node: string, timeout: string | undefined): Promise<void> {
+  await client.call("POST", apiPath(["nodes", node, "drain"]), timeout === undefined ? {} : { timeout });
+  io.out(`node ${node} draining\n`);
 }
 
 export async function uncordon(io: Io, nodes: readonly string[], flags: GlobalFlags): Promise<number> {
@@ -47,7 +56,7 @@ export async function uncordon(io: Io, nodes: readonly string[], flags: GlobalFl
  * New flows leave at once; old ones have until the drain timeout, or until the node sees none any more. The controller knows
  * when that is: its word is the condition `Drained`.
  */
-async function untilDrained(io: Io, client: Client, node: string, given: string | undefined): Promise<void> {
+export async function untilDrained(io: Io, client: Client, node: string, given: string | undefined): Promise<void> {
   using progress = step(io, `draining ${node}`);
   const begun = io.now();
   while (!io.signal.aborted) {
@@ -72,6 +81,6 @@ function longest(egress: readonly AnyObject[]): string {
   return timeouts.reduce((most, each) => (spanMs(each, "drainTimeout") > spanMs(most, "drainTimeout") ? each : most), timeouts[0] ?? DEFAULT_TIMEOUT);
 }
 
-function bare(node: string): string {
+export function bare(node: string): string {
   return node.replace(/^(mesh)?nodes?\//, "");
 }

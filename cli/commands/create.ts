@@ -105,9 +105,17 @@ export function registerTokens(program: Command, cli: Cli): void {
 
 /** `node revoke`: what a stolen machine needs; `delete node` is for one that is gone. */
 function registerNode(program: Command, cli: Cli): void {
-  program
-    .command("node")
-    .description("Take a node's access away")
+  const node = program.command("node").description("Take a node's access away, or start its wireguard-go anew");
+  node
+    .command("restart-wireguard")
+    .description("Use a new version of wireguard-go: drain each node, start its WireGuard processes anew, uncordon it")
+    .argument("<node...>")
+    .option("--timeout <duration>", "how long old flows may take, for example 60s")
+    .action(async (nodes: string[], _: unknown, command: Command) => {
+      const { restartWireguard } = await import("../actions/restart-wireguard.ts");
+      cli.finish(await restartWireguard(cli.io, nodes, command.optsWithGlobals()));
+    });
+  node
     .command("revoke")
     .description("The certificates of these nodes are refused from now on; `delete node` takes them out of the mesh as well")
     .argument("<name...>")

@@ -1,4 +1,4 @@
-/** Nodes: drain, uncordon, revoke, explain. */
+/** Nodes: drain, uncordon, restart-wireguard, revoke, explain. */
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
@@ -7,12 +7,15 @@ import { Duration, IpAddress, type NodeName } from "../../mesh/model/scalars.ts"
 import type { Revocation } from "../join/records.ts";
 import { commit } from "../reconcile/draft.ts";
 import { FOLDER, resourceKey } from "../reconcile/keys.ts";
+import type { AgentSession } from "../stream/session.ts";
 import { present } from "./apply.ts";
 import { parseBody } from "./body.ts";
 import { requireRole } from "./http.ts";
 import { actorName, type Services } from "./services.ts";
 
 const ASK_MS = 5_000;
+/** One after the other, and a gateway's client has up to 65 interfaces. */
+const RESTART_MS = 90_000;
 const DrainBody = z.strictObject({ timeout: Duration.optional() });
 
 type Node = Resource<"MeshNode">;
@@ -63,6 +66,28 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
     return change(request.params.name, who, "uncordon", uncordoned);
   });
 
+  app.post<NodeRoute>("/v1/nodes/:name/restart-wireguard", async (request) => {
+    const who = actorName(requireRole(request, "operator"));
+    const { name } = request.params;
+    const node = mirror.get(resourceKey("MeshNode", name))?.value as Node | undefined;
+    if (node === undefined) throw new IsthmusError("NotFound", `there is no node ${name}`);
+    if (node.spec.cordoned !== true)
+      throw new IsthmusError("Conflict", `node ${name} is not drained, and others' traffic goes through it`, {
+        remedy: `Run \`isthmus node restart-wireguard ${name}\`, which drains it first, or \`isthmus drain ${name}\`.`,
+      });
+    const answer = await connected(name, "its wireguard-go is started anew by its agent").ask("restart-wireguard", {}, RESTART_MS);
+    audit.record({ who, action: "restart-wireguard", kind: "MeshNode", name, revision: mirror.revision });
+    return answer;
+  });
+
+  function connected(name: string, why: string): AgentSession {
+    const session = agents.session(name);
+    if (session !== undefined) return session;
+    throw new IsthmusError("Unreachable", `node ${name} is not connected, and ${why}`, {
+      remedy: `Run \`isthmus status\` on ${name}: its own socket answers without a controller.`,
+    });
+  }
+
   app.post<NodeRoute>("/v1/nodes/:name/revoke", async (request) => {
     const who = actorName(requireRole(request, "admin"));
     const { name } = request.params;
@@ -97,13 +122,7 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
         "BadRequest",
         `destination ${JSON.stringify(request.query.destination ?? "")}: ${destination.error.issues[0]?.message ?? "must be an address"}`,
       );
-    const session = agents.session(name);
-    if (session === undefined) {
-      throw new IsthmusError("Unreachable", `node ${name} is not connected, and only the node knows which way it sends`, {
-        remedy: `Run \`isthmus status\` on ${name}: its own socket answers without a controller.`,
-      });
-    }
-    return session.ask("explain", { destination: destination.data }, ASK_MS);
+    return connected(name, "only the node knows which way it sends").ask("explain", { destination: destination.data }, ASK_MS);
   });
 }
 

@@ -4,7 +4,7 @@ import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { IsthmusError, errorFromBody } from "../../mesh/errors.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
-import { AgentMessage, type AgentHello, type AgentReport } from "../../mesh/model/wire.ts";
+import { AgentMessage, type AgentHello, type AgentReport, type AskedOf } from "../../mesh/model/wire.ts";
 import { BYTES, MESSAGES, type Allowance } from "./allowance.ts";
 import { messageFrames, sizeOf, type Frames } from "./frame.ts";
 import type { Receiver } from "./hub.ts";
@@ -31,7 +31,7 @@ export interface AgentSession extends Receiver {
   told?: boolean;
   toldLinks?: boolean;
   /** @throws {IsthmusError} `Timeout`, `Unreachable`, or what the agent answered */
-  ask(what: "explain" | "status" | "diff", body: unknown, timeoutMs: number): Promise<unknown>;
+  ask(what: AskedOf, body: unknown, timeoutMs: number): Promise<unknown>;
   close(code: number, reason: string): void;
   terminate(): void;
 }

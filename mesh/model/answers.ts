@@ -94,6 +94,10 @@ export const Explanation = z.object({
 });
 export type Explanation = z.infer<typeof Explanation>;
 
+/** POST /v1/nodes/{name}/restart-wireguard: the interfaces that were made anew; none where WireGuard is part of the kernel. */
+export const WireguardRestart = z.object({ wireguard: z.enum(["kernel", "userspace"]), interfaces: z.array(z.string()) });
+export type WireguardRestart = z.infer<typeof WireguardRestart>;
+
 /** POST /v1/admins. */
 export const AdminRole = z.enum(["viewer", "operator", "admin"]);
 export type AdminRole = z.infer<typeof AdminRole>;

@@ -1,7 +1,7 @@
 /** The HTTP API as an OpenAPI 3.1 document, made from the schemas that it is checked by. */
 import { z } from "zod";
 import { ERRORS } from "../errors.ts";
-import { AdminAnswer, AdminRole, ApplyResult, EventRecord, Explanation, LabelPatch, NodeDiff } from "./answers.ts";
+import { AdminAnswer, AdminRole, ApplyResult, EventRecord, Explanation, LabelPatch, NodeDiff, WireguardRestart } from "./answers.ts";
 import { KINDS, type Kind } from "./resources.ts";
 import { Duration, ObjectName } from "./scalars.ts";
 import { structuralObject, structuralSpec, type StructuralSchema } from "./structural.ts";
@@ -62,7 +62,7 @@ function schemas(): Json {
   const kinds = Object.fromEntries(
     (Object.keys(KINDS) as Kind[]).map((kind) => [kind, { ...structuralObject(kind), description: KIND_SUMMARIES[kind] } satisfies StructuralSchema]),
   );
-  const zods = { ApplyResult, EventRecord, NodeDiff, Explanation, LabelPatch, AdminAnswer, JoinRequest, JoinResponse };
+  const zods = { ApplyResult, EventRecord, NodeDiff, Explanation, WireguardRestart, LabelPatch, AdminAnswer, JoinRequest, JoinResponse };
   const answers = Object.fromEntries(Object.entries(zods).map(([name, schema]) => [name, jsonSchema(schema)]));
   const fault = object({ path: TEXT, message: TEXT, value: {}, suggestion: TEXT, document: INTEGER, file: TEXT }, ["path", "message"]);
   const error = object({ code: { type: "string", enum: Object.keys(ERRORS) }, message: TEXT, remedy: TEXT, faults: listOf(fault) }, [
@@ -198,6 +198,14 @@ function fixedOperations(): Operation[] {
       summary: "Let a drained node carry traffic again",
       role: "operator",
       answer: ref("MeshNode"),
+    },
+    {
+      method: "post",
+      path: `${node}/restart-wireguard`,
+      id: "restartWireguard",
+      summary: "Start a drained node's wireguard-go anew",
+      role: "operator",
+      answer: ref("WireguardRestart"),
     },
     { method: "post", path: `${node}/revoke`, id: "revokeNode", summary: "Refuse a node's certificate", role: "admin", answer: ref("MeshNode") },
     {

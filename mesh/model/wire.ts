@@ -193,10 +193,13 @@ export const WantBuckets = z.object({ t: z.literal("want"), v: z.string() });
 export const Removed = z.object({ t: z.literal("removed"), node: NodeName });
 /** This connection is refused; `code` is of the error table. The data plane stays as it is. */
 export const Refused = z.object({ t: z.literal("refused"), code: z.string(), message: z.string(), remedy: z.string().optional() });
+/** What a controller asks of an agent; one that does not know a question leaves it unanswered. */
+const AskedOf = z.enum(["explain", "status", "diff", "restart-wireguard"]);
+export type AskedOf = z.infer<typeof AskedOf>;
 export const ControllerAsk = z.object({
   t: z.literal("ask"),
   id: z.string(),
-  what: z.enum(["explain", "status", "diff"]),
+  what: AskedOf,
   body: z.unknown().optional(),
 });
 

@@ -311,6 +311,27 @@ describe("drain", () => {
     expect(err).toMatch(/do1 is not drained: still used by datacenter1[^]*isthmus uncordon do1/);
   });
 
+  it("is what a restart of wireguard-go begins with, and taken back after it where it was not there before", async () => {
+    controller.put(draining("True", "NotUsed", "nothing uses it any more"));
+    const restart = () => go(["node", "restart-wireguard", "do1"], { clock: () => NOW });
+    expect(await restart()).toMatchObject({
+      status: 0,
+      out: "node do1 draining\nnode do1: wireguard-go started anew for ism0, ismgw0\nnode do1 uncordoned\n",
+    });
+    const [drain, anew, back] = ["drain", "restart-wireguard", "uncordon"].map((what) => `POST /v1/nodes/do1/${what}`);
+    expect(controller.writes).toEqual([drain, anew, back]);
+    await go(["drain", "do1", "--no-wait"]);
+    controller.writes.length = 0;
+    expect((await restart()).out).toBe("node do1: wireguard-go started anew for ism0, ismgw0\n");
+    expect(controller.writes).toEqual([anew]);
+  });
+
+  it("does not move anything where WireGuard is part of the kernel", async () => {
+    controller.put({ ...draining("False", "InUse", "still used by datacenter1"), status: { connected: true, wireguard: "kernel" } });
+    expect((await go(["node", "restart-wireguard", "do1"])).out).toContain("in its kernel");
+    expect(controller.writes).toEqual([]);
+  });
+
   it("refuses a timeout that is none", async () => {
     expect((await go(["drain", "do1", "--timeout", "soon"])).status).toBe(2);
     expect(controller.writes).toEqual([]);

@@ -114,6 +114,7 @@ export async function fakeController(now: () => number): Promise<FakeController>
         return send(response, 200, {});
       case "POST nodes": {
         const node = one("meshnodes", plural);
+        if (name === "restart-wireguard") return send(response, 200, { wireguard: "userspace", interfaces: ["ism0", "ismgw0"] });
         node.spec["cordoned"] = name === "drain";
         return send(response, 200, node);
       }

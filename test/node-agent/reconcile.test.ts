@@ -7,6 +7,7 @@ import type { KernelState } from "../../mesh/kernel/types.ts";
 import type { Plan } from "../../mesh/model/plan.ts";
 import type { NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { formatElections, type Health, NO_ELECTIONS, parseElections } from "../../node-agent/elections.ts";
+import { restartWireguard } from "../../node-agent/restart-wireguard.ts";
 import { createReconciler, type Pass, type Reconciler } from "../../node-agent/reconcile.ts";
 import { eventually } from "./fake-controller.ts";
 import { HOST, key, name, rawViews, withPaths } from "./plans.ts";
@@ -263,6 +264,28 @@ describe("the loop", () => {
         stored,
       );
     }
+  });
+
+  test("a restart of wireguard-go makes every interface anew, those in use last, and is nobody's drift", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await expect(restartWireguard(reconciler)).rejects.toMatchObject({ code: "Conflict" });
+      await reconciler.now();
+      const before = state.kernel;
+      const done = state.applied.length;
+      const { wireguard, interfaces } = await restartWireguard(reconciler);
+      expect(wireguard).toBe("userspace");
+      expect(interfaces.toSorted()).toEqual([...before.wireguard.keys()].toSorted());
+      expect(active(state)).toEqual(["g1"]);
+      expect(interfaces.at(-1)).toBe("ismg1");
+      const links = state.applied
+        .slice(done)
+        .flatMap((ops) => ops.flatMap((op) => (op.op === "link.remove" ? [`-${op.name}`] : op.op === "link.add" ? [`+${op.link.name}`] : [])));
+      expect(links).toEqual(interfaces.flatMap((name) => [`-${name}`, `+${name}`]));
+      expect(state.kernel).toEqual(before);
+      expect(state.drifts).toEqual([]);
+    });
   });
 
   test("wake-ups that come while a pass runs are not lost, and passes never overlap", async () => {

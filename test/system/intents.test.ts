@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { netnsName, WORLD } from "../../lab/names.ts";
 import { eventually, netnsScript } from "../../lab/shell.ts";
+import type { EventRecord } from "../../mesh/model/answers.ts";
 import { conditionOf, egress, forgetFlaps, INTERNET, type Plane, planeUp, settled, steady } from "./plane.ts";
 
 const NAME = `t-${process.pid}-ki`;
@@ -192,6 +193,45 @@ describe("routes through routers of the LAN", () => {
     expect(await plane.sh("do1", `ip route show ${PARTNER}`)).toMatch(/via 10\.116\.0\.12.*proto 157/);
   });
 
+  test("2,000 destinations that change their gateway are one event per node, not one per destination", async () => {
+    const many = (block: string): string[] => Array.from({ length: 2_000 }, (_, i) => `198.${block}.${i >> 8}.${i & 255}/32`);
+    const [byLan, byEgress] = [many("18"), many("19")];
+    const through = (site: string): object => egress({ destinations: byEgress, gateways: [{ site }] }, "many");
+    const goes = (node: string, how: string): Promise<true> =>
+      eventually(`2,000 destinations of ${node}: ${how}`, 60_000, async () =>
+        (await plane.sh(node, `ip route show table all | grep -cE '^198[.]1[89][.][0-9.]+ .*${how}' || true`)).trim() === "2000" ? true : undefined,
+      );
+    await plane.apply(staticRoute("many", "10.116.0.5", byLan), through("do1"));
+    await steady(plane, CLIENT, "do1", "egress/many");
+    await Promise.all([goes("do1", "via 10.116.0.5"), goes("do2", "via 10.116.0.5"), goes(CLIENT, "nhid")]);
+    const began = Date.now();
+    // There and back: a node tells in order, so with the second word of all of them everything about the first move is told.
+    const moves = [
+      ["10.116.0.5", "10.116.0.12", "do1", "do2"],
+      ["10.116.0.12", "10.116.0.5", "do2", "do1"],
+    ] as const;
+    for (const [, router, , gateway] of moves) {
+      await plane.apply(staticRoute("many", router, byLan), through(gateway));
+      await steady(plane, CLIENT, gateway, "egress/many");
+      await Promise.all([goes("do1", `via ${router}`), goes("do2", `via ${router}`)]);
+    }
+    // A StaticRoute selects every node; those of the datacenter choose too, and say in their results that they cannot reach it.
+    const expected = moves
+      .flatMap(([fromRouter, router, from, gateway]) => [
+        ...["datacenter1", "datacenter2"].map((node) => `${node} egress/many goes from ${from} to ${gateway}`),
+        ...["datacenter1", "datacenter2", "do1", "do2"].map((node) => `${node} staticroute/many goes from ${fromRouter} to ${router}`),
+      ])
+      .sort();
+    // Each node's own word; what the controller says of a gateway that retires is about the intent, not about a node.
+    const told = async (): Promise<string[]> => {
+      const { items } = (await plane.controller.call("GET", `/v1/events?since=${began}`)) as { items: EventRecord[] };
+      const ofNodes = items.filter(({ node, about }) => node !== undefined && /many|^node$/.test(about));
+      return ofNodes.map(({ node, message, count }) => `${node} ${message.replace(/:.*/, "")}${count === 1 ? "" : ` ×${count}`}`).sort();
+    };
+    await eventually("every node has told of its moves", 30_000, async () => ((await told()).length >= expected.length ? true : undefined));
+    expect(await told()).toEqual(expected);
+  });
+
   test("two objects that claim one destination: the older keeps it, the younger says whose it is and gets it when the older goes", async () => {
     await plane.sh("do1", "ip route replace 198.18.77.0/24 via 10.116.0.5");
     await plane.apply(staticRoute("older", "10.116.0.5"));
@@ -228,5 +268,36 @@ describe("a site's subnets", () => {
     console.log(`site's gateway node dead: ${(await stream.stop()).longestGapMs} ms`);
     const next = (await plane.status("do2")).paths.find(({ id }) => id === "subnet/dc1")?.active[0];
     expect(next).toBe(active === "datacenter1" ? "datacenter2" : "datacenter1");
+  });
+});
+
+describe("a new version of wireguard-go", () => {
+  test("is taken into use by one command that drains first: packets through the gateway are not lost", async () => {
+    await plane.apply(egress());
+    await steady(plane, CLIENT, "do1");
+    const processes = async (): Promise<string[]> =>
+      (await plane.sh("do1", "ps -eo pid=,args= | grep '[w]ireguard-go -f' || true")).trim().split("\n");
+    const before = await processes();
+    const drift = (await plane.status("do1")).drift.count;
+    const through = await plane.lab.startGapStream({ from: CLIENT, to: INTERNET, protocol: "udp", intervalMs: 5 });
+    const itself = await plane.lab.startGapStream({
+      from: "do2",
+      to: (await plane.lab.overlayAddress("do1")) ?? "",
+      protocol: "icmp",
+      intervalMs: 10,
+    });
+    const said = await plane.cli("node", "restart-wireguard", "do1", "--timeout", "2s");
+    await steady(plane, CLIENT, "do1");
+    const [forwarded, own] = [await through.stop(), await itself.stop()];
+    console.log(
+      `${said.trim()}; lost ${forwarded.lost} of ${forwarded.sent} through it, ${own.lost} of ${own.sent} to itself (${own.longestGapMs} ms)`,
+    );
+    expect(forwarded.lost).toBe(0);
+    if ((await plane.status("do1")).wireguard === "kernel") return expect(said).toContain("in its kernel");
+    expect(said).toMatch(/started anew for .*ism0.*\n.*uncordoned/);
+    const after = await processes();
+    expect(after.length).toBe(before.length);
+    expect(after.filter((one) => before.includes(one))).toEqual([]);
+    expect((await plane.status("do1")).drift.count).toBe(drift);
   });
 });

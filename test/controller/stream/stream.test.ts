@@ -315,6 +315,22 @@ describe("the stream", () => {
     await expect(call(controller, "GET", "/v1/nodes/nobody/explain?destination=192.0.2.1")).rejects.toMatchObject({ code: "NotFound" });
   });
 
+  test("wireguard-go is started anew by the node itself, and only where others' traffic has left it", async () => {
+    const agent = await newNode(controller, secret, "upgraded");
+    const asked: string[] = [];
+    agent.onAsk = (what) => {
+      asked.push(what);
+      return { wireguard: "userspace", interfaces: ["ism0"] };
+    };
+    const restart = (): Promise<unknown> => call(controller, "POST", "/v1/nodes/upgraded/restart-wireguard", {});
+    await expect(restart()).rejects.toMatchObject({ code: "Conflict", remedy: expect.stringContaining("drain") as string });
+    await call(controller, "POST", "/v1/nodes/upgraded/drain", {});
+    expect(await restart()).toEqual({ wireguard: "userspace", interfaces: ["ism0"] });
+    expect(asked).toEqual(["restart-wireguard"]);
+    await agent.disconnect();
+    await eventually(() => expect(restart()).rejects.toMatchObject({ code: "Unreachable" }));
+  });
+
   test("without a certificate, or with a node's, the API stays shut", async () => {
     expect(await https(controller, "GET", "/v1/resources/meshnodes")).toMatchObject({ status: 401, body: { code: "Unauthenticated" } });
     const machine = await makeMachine("curious");
