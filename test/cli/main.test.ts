@@ -1,5 +1,7 @@
-import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { isthmus } from "./run.ts";
 
@@ -84,6 +86,7 @@ describe("completion", () => {
   it.each([
     [["ge"], ["get"]],
     [["config", "use"], ["use-context"]],
+    [["node", "rest"], ["restart-wireguard"]],
     [
       ["get", "nod"],
       ["node", "nodes"],
@@ -101,16 +104,60 @@ describe("completion", () => {
     expect(await words(...typed)).toEqual(expected);
   });
 
-  it.each([["bash", ["-n"]]])("prints a script that %s accepts", async (shell, flags) => {
-    const { out } = await isthmus(["completion", shell]);
-    expect(() => execFileSync(shell, flags, { input: out })).not.toThrow();
-  });
+  const main = new URL("../../cli/main.ts", import.meta.url).pathname;
+  const installed = (shell: string): boolean => spawnSync("sh", ["-c", `command -v ${shell}`]).status === 0;
+  /** A folder with the completion of a shell, and an `isthmus` for its path. */
+  async function folderFor(shell: string, file: string): Promise<string> {
+    const folder = mkdtempSync(join(tmpdir(), "isthmus-shell-"));
+    writeFileSync(join(folder, "isthmus"), `#!/bin/sh\nexec ${process.execPath} ${main} "$@"\n`, { mode: 0o755 });
+    writeFileSync(join(folder, file), (await isthmus(["completion", shell])).out);
+    writeFileSync(join(folder, "a-manifest.yaml"), "");
+    return folder;
+  }
+  const started = (folder: string, shell: string, ...argv: string[]): string => {
+    const env = { PATH: `${folder}:${process.env["PATH"] ?? ""}`, HOME: folder, ISTHMUS_SOCKET: "/nowhere", TERM: "dumb" };
+    return execFileSync(shell, argv, { encoding: "utf8", cwd: folder, env, timeout: 50_000 });
+  };
 
   it("completes in a real bash", async () => {
-    const { out } = await isthmus(["completion", "bash"]);
-    const main = new URL("../../cli/main.ts", import.meta.url).pathname;
-    const script = `isthmus() { ${process.execPath} ${main} "$@"; }\n${out}\nCOMP_WORDS=(isthmus get sit); COMP_CWORD=2; _isthmus; printf '%s ' "\${COMPREPLY[@]}"`;
-    expect(execFileSync("bash", ["-c", script], { encoding: "utf8" }).trim().split(" ").sort()).toEqual(["site", "sites"]);
+    const folder = await folderFor("bash", "it");
+    const script = `source ./it; COMP_WORDS=(isthmus get sit); COMP_CWORD=2; _isthmus; printf '%s ' "\${COMPREPLY[@]}"`;
+    expect(started(folder, "bash", "-c", script).trim().split(" ").sort()).toEqual(["site", "sites"]);
+    rmSync(folder, { recursive: true });
+  });
+
+  // The launcher installs both for `isthmus test` where it can.
+  it.runIf(installed("fish"))("completes in a real fish", async () => {
+    const folder = await folderFor("fish", "it.fish");
+    const asked = (line: string): string[] =>
+      started(folder, "fish", "--no-config", "-c", `source it.fish; complete -C '${line}'`)
+        .split("\n")
+        .filter((one) => one !== "");
+    expect(asked("isthmus get sit").sort()).toEqual(["site", "sites"]);
+    expect(asked("isthmus get nodes -o y")).toEqual(["yaml"]);
+    expect(asked("isthmus apply -f a-man")).toEqual(["a-manifest.yaml"]);
+    expect(asked("isthmus get nodes xyz")).toEqual([]);
+    rmSync(folder, { recursive: true });
+  });
+
+  it.runIf(installed("zsh"))("completes in a real zsh, typed at its prompt", async () => {
+    const folder = await folderFor("zsh", "_isthmus");
+    // A zsh on a terminal of its own: Tab, and then what stands in the line.
+    const completed = (line: string): string => {
+      const script = `zmodload zsh/zpty
+zpty typed zsh -f -i
+zpty -w typed 'PS1=; fpath=(~ $fpath); autoload -Uz compinit; compinit -u -D; taken() { print -r -- "<<$BUFFER>>"; BUFFER=; zle accept-line }; zle -N taken; bindkey "^X" taken; print rea""dy'
+zpty -r typed seen '*ready*'
+zpty -n -w typed $'${line}\t\x18'
+zpty -r typed seen '*<<*>>*'
+print -r -- "\${\${seen##*<<}%%>>*}"`;
+      return started(folder, "zsh", "-f", "-c", script).trim();
+    };
+    expect(completed("isthmus versi")).toBe("isthmus version");
+    expect(completed("isthmus get nodes -o y")).toBe("isthmus get nodes -o yaml");
+    expect(completed("isthmus apply -f a-man")).toBe("isthmus apply -f a-manifest.yaml");
+    expect(completed("isthmus get nodes xyz")).toBe("isthmus get nodes xyz");
+    rmSync(folder, { recursive: true });
   });
 });
 
