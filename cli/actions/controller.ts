@@ -80,6 +80,11 @@ export async function restore(io: Io, file: string, flags: { readonly data: stri
 
 export async function confirmRecovery(io: Io, flags: GlobalFlags): Promise<number> {
   const client = await connect(io, flags);
+  const { recovering } = (await client.call("GET", apiPath(["status"]))) as { recovering?: boolean };
+  if (recovering === false) {
+    io.out("the controller is not in Recovery: nothing to confirm\n");
+    return 0;
+  }
   await client.call("POST", apiPath(["recovery", "confirm"]), {});
   io.out("recovery confirmed\n");
   return 0;

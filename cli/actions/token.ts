@@ -67,7 +67,7 @@ export async function revoke(io: Io, what: "tokens" | "admins" | "nodes", names:
 
 function expiry(text: string, now: number): string {
   if (/^\d{4}-/.test(text)) return text;
-  const ms = spanMs(text, "--expires");
+  const ms = spanMs(text, "--expires", "or give a time (RFC 3339)");
   if (ms === 0)
     throw new IsthmusError("BadRequest", `--expires ${JSON.stringify(text)}: the token would expire at once`, {
       remedy: "Give a length of time, for example 24h.",

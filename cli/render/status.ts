@@ -103,12 +103,17 @@ function links(status: unknown, now: number, paint: Paint): string {
       { header: "GATEWAY", value: (row) => text(row, "gateway") },
       { header: "INTERFACE", value: (row) => text(row, "interface") },
       { header: "STATUS", value: (row) => text(row, "verdict") },
-      { header: "STATE", value: (row) => [text(row, "state"), ...strings(row, "downPaths").map((path) => `not ${path}`)].join(" ") },
+      { header: "STATE", value: (row) => stateText(text(row, "state"), strings(row, "downPaths")) },
       { header: "RTT", value: (row) => milliseconds(at(row, "rttMs")) },
       { header: "SINCE", value: (row) => ageSince(at(row, "since") as number | undefined, now) },
     ],
     colouring(paint, { Up: "green", Down: "red", Unknown: "yellow" }),
   );
+}
+
+/** What a gateway says of itself, and for which paths its own uplink checks fail. */
+function stateText(state: string, downPaths: readonly string[]): string {
+  return downPaths.length === 0 ? state : `${state} (not for ${downPaths.join(", ")})`;
 }
 
 function paths(status: unknown, now: number): string {

@@ -99,6 +99,7 @@ describe("status of a node", () => {
     );
     expect(text).toContain("not connected; connection refused; forwarding and failing over go on without it");
     expect(text).toMatch(/do2 +do +10\.101\.0\.2 +<none> +4s ago +2\.0 KiB +2\.9 MiB/);
+    expect(text).toMatch(/do2 +ismg1 +Down +Unknown \(not for egress\/web\)/);
     expect(text).toMatch(/egress\/web +do1 +GatewayDown +60s/);
     expect(text).toMatch(/lanroute\/x +NotReachable +no LAN/);
   });
