@@ -60,7 +60,7 @@ function decide(question: ExplainInput): [Part, Expected] {
   if (special === "loopback" || parseIp(destination).value === 0n)
     return [{ verdict: "Local", hops: [{ at, what: "this node itself", dev: "lo" }], candidates: [] }, { devs: ["lo"] }];
   if (special !== undefined)
-    return [{ verdict: "Protected", hops: [{ at, what: `${special} never leave its own networks` }], candidates: [] }, undefined];
+    return [{ verdict: "Protected", hops: [{ at, what: `${special}: on its own networks only, never routed` }], candidates: [] }, undefined];
   for (const [node, peer] of plan.peers) {
     const near = deviceOf(plan, input.links, node);
     if (near !== undefined && Object.values(meshAddress(net, peer.i)).includes(destination)) {
