@@ -40,7 +40,9 @@ export function registerController(program: Command, cli: Cli): void {
     .description("Set up a controller from a backup, on this machine; start it with `controller run` afterwards")
     .argument("<file>")
     .addOption(
-      new Option("--data <dir>", "data directory of the new controller; must be empty").env("ISTHMUS_DATA").default("/var/lib/isthmus-controller"),
+      new Option("--data <dir>", "data directory of the new controller; a store and keys that are there are kept aside")
+        .env("ISTHMUS_DATA")
+        .default("/var/lib/isthmus-controller"),
     )
     .action(async (file: string, _: unknown, command: Command) => {
       const { restore } = await import("../actions/controller.ts");
