@@ -25,6 +25,8 @@ interface Slot {
   readonly ifname: string;
   readonly node: NodeName;
   readonly publicKey: PeerPlan["k"];
+  /** The interface at the other end of a link is the peer's own link to us, not its `ismgw0`. */
+  readonly paired?: boolean;
 }
 
 interface Dialed {
@@ -60,6 +62,7 @@ export interface PeerReach {
 
 const Stored = z.record(z.string(), z.object({ mesh: Endpoint.optional(), gateway: Endpoint.optional(), client: Endpoint.optional() }));
 const WRITE_AFTER_MS = 1_000;
+const NEVER_SEEN = { endpoint: undefined, latestHandshake: 0 };
 
 export interface Dialer {
   /** @param now ms since 1970 @param random in [0, 1) */
@@ -82,6 +85,9 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
   const stored = readHint(file, (value) => Stored.parse(value), {});
   const histories = new Map<string, DialHistory>();
   const unanswered = new Map<string, Tries>();
+  const paired = new Map<string, boolean>();
+  /** Links whose other end is to be another interface of the peer: the session starts anew, and what was proven is not meant. */
+  const turned = new Set<string>();
   let dials: readonly Dialed[] = [];
 
   const remembered = (): string => {
@@ -104,17 +110,24 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
   ): { dial: Dialed | undefined; reset: boolean; fresh: boolean } => {
     const key = `${slot.kind}/${slot.node}`;
     const peer = status.get(slot.ifname)?.get(slot.publicKey);
-    const seen = { endpoint: peer?.endpoint, latestHandshake: (peer?.latestHandshake ?? 0) * 1_000 };
-    const fresh = now - seen.latestHandshake < FRESH_MS;
     const candidates = candidatesOf(slot, plan, families, histories.get(`mesh/${slot.node}`)?.proven);
-    const known = stored[slot.node]?.[slot.kind];
+    if ((paired.get(key) ?? slot.paired) !== slot.paired || otherEnd(slot, plan, families).includes(peer?.endpoint as Endpoint)) {
+      // A peer that nobody can dial comes by itself, and may have come already: its new session is not to be thrown away.
+      if (candidates.length > 0) turned.add(key);
+      histories.delete(key);
+    }
+    if (slot.paired !== undefined) paired.set(key, slot.paired);
+    const anew = turned.has(key);
+    const seen = anew ? NEVER_SEEN : { endpoint: peer?.endpoint, latestHandshake: (peer?.latestHandshake ?? 0) * 1_000 };
+    const fresh = now - seen.latestHandshake < FRESH_MS;
+    const known = anew ? undefined : stored[slot.node]?.[slot.kind];
     const earlier = histories.get(key) ?? (known === undefined || fresh ? undefined : rememberedDial(known, candidates, now));
     // Traffic may wait for a gateway: it is never waited for patiently.
     const before = slot.kind === "mesh" || earlier === undefined ? earlier : { ...earlier, turns: 0 };
     const { endpoint, history, reset } = chooseDial(candidates, before, seen, now);
     histories.set(key, history);
     const dial = endpoint === undefined ? undefined : { slot, endpoint, proven: fresh && endpoint === seen.endpoint };
-    return { dial, reset: reset && peer !== undefined, fresh };
+    return { dial, reset: (reset || anew) && peer !== undefined, fresh };
   };
 
   /** For a peer that was written and never heard since. */
@@ -144,7 +157,7 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
       const known = new Map(dials.map((one) => [`${one.slot.kind}/${one.slot.node}`, one]));
       dials = slotsOf(plan, links).flatMap((slot) => {
         const before = known.get(`${slot.kind}/${slot.node}`);
-        if (before !== undefined && before.slot.publicKey === slot.publicKey && before.slot.ifname === slot.ifname) return [before];
+        if (before !== undefined && sameSlot(before.slot, slot)) return [before];
         const { dial } = judge(slot, plan, families, status, now);
         return dial === undefined ? [] : [dial];
       });
@@ -155,10 +168,16 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
       let unproven = false;
       let dueAt = Infinity;
       const live = new Set<string>();
+      const begun = new Set<NodeName>();
       for (const slot of slotsOf(plan, links)) {
         const key = `${slot.kind}/${slot.node}`;
         live.add(key);
-        const { dial, reset, fresh } = judge(slot, plan, families, status, now);
+        const judged = judge(slot, plan, families, status, now);
+        const { dial, fresh } = judged;
+        if (turned.delete(key)) begun.add(slot.node);
+        const peer = status.get(slot.ifname)?.get(slot.publicKey);
+        // What the link still sent by its old session has led its other end back here from the client's new one.
+        const reset = judged.reset || (slot.kind === "client" && begun.has(slot.node) && dial !== undefined && peer !== undefined);
         if (dial !== undefined) next.push(dial);
         const first = firstTry(key, slot, status, now, random());
         // One that dials us is only looked at.
@@ -167,7 +186,7 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
         const history = histories.get(key);
         unproven ||= dial !== undefined && !fresh && (history === undefined || !isPatient(history));
       }
-      for (const known of [histories, unanswered]) for (const key of known.keys()) if (!live.has(key)) known.delete(key);
+      for (const known of [histories, unanswered, paired]) for (const key of known.keys()) if (!live.has(key)) known.delete(key);
       const changed = !sameDials(dials, next);
       if (changed) dials = next;
       if (histories.size > 0) keeper.set(remembered);
@@ -204,7 +223,7 @@ function slotsOf(plan: Plan, links: Links): Slot[] {
     if (node === plan.self.name) continue;
     if (isMeshPeer(plan, peer)) slots.push({ kind: "mesh", ifname: MESH_INTERFACE, node, publicKey: peer.k });
     const k = links.get(node);
-    if (k !== undefined) slots.push({ kind: "gateway", ifname: linkInterface(k), node, publicKey: peer.k });
+    if (k !== undefined) slots.push({ kind: "gateway", ifname: linkInterface(k), node, publicKey: peer.k, paired: isPaired(plan, node) });
     if (plan.clients.has(node) && !isPaired(plan, node)) slots.push({ kind: "client", ifname: GATEWAY_INTERFACE, node, publicKey: peer.k });
   }
   return slots;
@@ -222,6 +241,18 @@ function candidatesOf(slot: Slot, plan: Plan, families: ReadonlySet<Family>, pro
   // A gateway that can be dialed is dialed by its clients; two dialers would only move each other's endpoints.
   const dials = plan.peers.get(plan.self.name)?.n === 1 && peer.s !== plan.self.site;
   return dials ? clientCandidates(mesh, port) : [];
+}
+
+/** Where the interface of the peer listens that this link is not meant for, as far as that can be told. */
+function otherEnd(slot: Slot, plan: Plan, families: ReadonlySet<Family>): Endpoint[] {
+  const peer = plan.peers.get(slot.node);
+  if (slot.kind !== "gateway" || peer === undefined) return [];
+  const mesh = meshCandidates(peer, plan.self.site, families);
+  return slot.paired === true ? gatewayCandidates(mesh, undefined, plan.network.ports) : clientCandidates(mesh, plan.clients.get(slot.node)?.port);
+}
+
+function sameSlot(a: Slot, b: Slot): boolean {
+  return a.publicKey === b.publicKey && a.ifname === b.ifname && a.paired === b.paired;
 }
 
 function sameDials(a: readonly Dialed[], b: readonly Dialed[]): boolean {

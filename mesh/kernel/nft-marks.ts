@@ -22,7 +22,7 @@ export function inboundMarks(input: DesiredInput): string[] {
   const write = writer(input);
   const open = openLinks(input);
   const rules = open.flatMap((link) => begunBeyond(input, link));
-  if (isGateway(input)) rules.push(`iifname "${GATEWAY_INTERFACE}" ct direction original ${write.unset} ${write.ct(MARK_RETURN)}`);
+  if (isGateway(input)) rules.push(`iifname "${GATEWAY_INTERFACE}" ct direction original ${write.below(MARK_RETURN)} ${write.ct(MARK_RETURN)}`);
   // For flows that are translated afterwards (Docker's published ports): their replies are routed before they are translated back.
   rules.push(`${NOT_OURS_IN} ct direction original ${write.unset} fib daddr type local ${write.ct(MARK_UNDERLAY)}`);
   rules.push(...toOwnNodes(input, open), ...lanToOverlay(input, open));
@@ -49,7 +49,8 @@ function restoreMarks(input: DesiredInput, open: readonly OpenLink[], bothWays: 
 }
 
 /**
- * A flow that begins at the other end of a link belongs to it; one that now comes by another gateway of its LAN, to that one's.
+ * A flow that begins at the other end of a link belongs to it; one that now comes by another gateway of its LAN, to that one's, and one that
+ * came by `ismgw0` while the link was no pairwise one, to the link.
  * Probes and state messages do not: they judge their link.
  */
 function begunBeyond(input: DesiredInput, { k }: OpenLink): string[] {
@@ -60,7 +61,7 @@ function begunBeyond(input: DesiredInput, { k }: OpenLink): string[] {
   const elsewhere = { ip: `{ ${halves.clients}, ${halves.gateways} }`, ip6: `{ ${clients}, ${gateways} }` };
   return FAMILIES.flatMap(([ip, family]) => [
     `${iif} ct state new ${ip} saddr != @s${family}_${k} drop`,
-    `${iif} ct direction original ${ip} daddr != ${elsewhere[ip]} ${write.below(MARK_RETURN)} ${write.ct(k)}`,
+    `${iif} ct direction original ${ip} daddr != ${elsewhere[ip]} ${write.below(MARK_RETURN + 1)} ${write.ct(k)}`,
   ]);
 }
 

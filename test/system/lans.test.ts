@@ -119,7 +119,8 @@ describe("machines of two LANs", () => {
     expect(await leaks()).toBe(0);
   });
 
-  test("are translated again when the sites say so, and no longer when they do not", async () => {
+  test("are translated again when the sites say so, and no longer when they do not; nodes' own connections go on", async () => {
+    const flows = [await plane.flow("a1", T.address, 7), await plane.flow("b1", S.address, 7)];
     const site = (name: string, kind: string, subnet: string, snat: string): object => ({
       apiVersion: "isthmus.dev/v1alpha1",
       kind: "Site",
@@ -130,9 +131,15 @@ describe("machines of two LANs", () => {
       plane.apply(site("dc", "onprem", "172.20.1.0/24", snat), site("cloud", "cloud", "172.20.2.0/24", snat));
     await both("Masquerade");
     await plane.becomes("mt sees a gateway", S.machine, Object.values(T.gateways), T.address);
+    await plane.becomes("ms sees a gateway", "b1", Object.values(S.gateways), S.address);
     for (const one of ["a1", "b1", "c"]) await expectInSync(plane, one);
     await both("None");
     await plane.becomes("mt sees ms", S.machine, S.address, T.address);
     for (const one of ["a1", "b1", "c"]) await expectInSync(plane, one);
+    for (const flow of flows) {
+      const report = await flow.stop();
+      expect(report).toMatchObject({ echoed: report.sent });
+      expect(report.error).toBeUndefined();
+    }
   });
 });

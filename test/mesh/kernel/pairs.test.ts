@@ -8,7 +8,7 @@ import { openLinks } from "../../../mesh/kernel/pairs.ts";
 import type { DesiredInput, KernelState } from "../../../mesh/kernel/types.ts";
 import type { Explanation } from "../../../mesh/model/answers.ts";
 import { contains, hostCidr, parseCidr } from "../../../mesh/net/ip.ts";
-import { createDialer } from "../../../node-agent/endpoints.ts";
+import { createDialer, type Dialer, type WgStatus } from "../../../node-agent/endpoints.ts";
 import { explain } from "../../../node-agent/explain.ts";
 import { choice, node } from "./fixtures.ts";
 import { inputOf, intents, LAN, type Name, NODES, type Snat } from "./two-sites.ts";
@@ -77,6 +77,19 @@ describe("a pairwise link", () => {
     const underlay = Math.min(...[...stateOf("b1").rules.values()].flatMap(({ from, priority }) => (from === undefined ? [] : [priority])));
     expect(underlay).toBeGreaterThan(15_707);
     expect([...stateOf("b1").routes.values()].find(({ dst, type }) => dst === LAN.s && type === "unreachable")).toBeDefined();
+  });
+});
+
+describe("a flow", () => {
+  it("belongs to the link that it comes by now, also where that was ismgw0 before, and the other way round", () => {
+    const inbound = rules(stateOf("b1"), "inbound");
+    const links = "{ 10.102.0.0/16, 10.103.0.0/16 }";
+    expect(inbound).toContain(
+      'iifname "ismgw0" ct direction original ct mark and 0x7f000000 < 0x40000000 ct mark set ct mark and 0x80ffffff or 0x40000000',
+    );
+    expect(inbound).toContain(
+      `iifname "ismg1" ct direction original ip daddr != ${links} ct mark and 0x7f000000 < 0x41000000 ct mark set ct mark and 0x80ffffff or 0x01000000`,
+    );
   });
 });
 
@@ -171,6 +184,61 @@ describe("the dialer", () => {
     dialer.round(plan, links, new Set([4]), new Map(), 1_000);
     return new Map(dialer.dialFor(EMPTY_KERNEL));
   };
+
+  describe("when a site begins or ends to keep its addresses", () => {
+    const NOW = 1_800_000_000_000;
+    const at = (snat: Snat, nat: readonly Name[] = []): DesiredInput => inputOf(intents({ snat: { s: snat, t: snat }, nat }), "a1");
+    const k = at("None").links.get(node("b1"))!;
+    const key = at("None").plan.peers.get(node("b1"))!.k;
+    const port = at("None").plan.clients.get(node("b1"))!.port!;
+    const seen = (endpoint: string): WgStatus =>
+      new Map([[`ismg${k}`, new Map([[key, { publicKey: key, endpoint, latestHandshake: NOW / 1_000 }]])]]) as unknown as WgStatus;
+    const round = (dialer: Dialer, { plan, links }: DesiredInput, status: WgStatus): readonly string[] =>
+      dialer.round(plan, links, new Set([4]), status, NOW).resets.flatMap(({ ifname }) => (ifname === `ismg${k}` ? [ifname] : []));
+
+    it("the link's session begins anew at the other interface, once", () => {
+      const dialer = createDialer(join(folder, "turn"), () => {});
+      expect(round(dialer, at("None"), seen(`192.0.2.3:${port}`))).toEqual([]);
+      // What the pass writes meanwhile is not what was proven for the other interface.
+      dialer.ensure(at("Masquerade").plan, at("Masquerade").links, new Set([4]), seen(`192.0.2.3:${port}`), NOW);
+      expect(dialer.endpointOf(`ismg${k}`, key)).toBe("192.0.2.3:51821");
+      expect(round(dialer, at("Masquerade"), seen(`192.0.2.3:${port}`))).toEqual([`ismg${k}`]);
+      expect(dialer.endpointOf(`ismg${k}`, key)).toBe("192.0.2.3:51821");
+      expect(round(dialer, at("Masquerade"), seen("192.0.2.3:51821"))).toEqual([]);
+      expect(round(dialer, at("None"), seen("192.0.2.3:51821"))).toEqual([`ismg${k}`]);
+      expect(dialer.endpointOf(`ismg${k}`, key)).toBe(`192.0.2.3:${port}`);
+    });
+
+    it("an end that cannot dial waits for the other, and keeps a session that has come already", () => {
+      const dialer = createDialer(join(folder, "came"), () => {});
+      const [before, after] = [at("Masquerade", ["b1"]), at("None", ["b1"])];
+      expect(round(dialer, before, seen("198.51.100.9:40001"))).toEqual([]);
+      dialer.ensure(after.plan, after.links, new Set([4]), seen("198.51.100.9:40001"), NOW);
+      expect(round(dialer, after, seen("198.51.100.9:40002"))).toEqual([]);
+      expect(dialer.endpointOf(`ismg${k}`, key)).toBe("198.51.100.9:40002");
+    });
+
+    it("a gateway that nobody can dial begins its client's session after that", () => {
+      const dialer = createDialer(join(folder, "client"), () => {});
+      const [before, after] = [at("None", ["a1"]), at("Masquerade", ["a1"])];
+      const old = { publicKey: key, endpoint: `192.0.2.3:${port}`, latestHandshake: NOW / 1_000 };
+      const status = (...ifnames: string[]): WgStatus => new Map(ifnames.map((name) => [name, new Map([[key, old]])])) as unknown as WgStatus;
+      const all = (one: DesiredInput, seen: WgStatus): string[] =>
+        dialer
+          .round(one.plan, one.links, new Set([4]), seen, NOW)
+          .resets.filter(({ node }) => node === "b1")
+          .map(({ ifname }) => ifname);
+      expect(all(before, status(`ismg${k}`))).toEqual([]);
+      dialer.ensure(after.plan, after.links, new Set([4]), status(`ismg${k}`), NOW);
+      expect(all(after, status(`ismg${k}`, "ismgw0"))).toEqual([`ismg${k}`, "ismgw0"]);
+      expect(dialer.endpointOf("ismgw0", key)).toBe(`192.0.2.3:${port}`);
+    });
+
+    it("an agent that was away meanwhile sees that its session is with the wrong one", () => {
+      const dialer = createDialer(join(folder, "away"), () => {});
+      expect(round(dialer, at("Masquerade"), seen(`192.0.2.3:${port}`))).toEqual([`ismg${k}`]);
+    });
+  });
 
   it("takes both ends of a pairwise link to each other's port of it, and other links to ismgw0", () => {
     const theirs = 51_830 + inputOf(intents(), "b1").links.get(node("a1"))!;

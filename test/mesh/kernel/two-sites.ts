@@ -21,6 +21,8 @@ export interface World {
   readonly snat?: { readonly s: Snat; readonly t: Snat };
   readonly keys?: ReadonlyMap<string, WgPublicKey>;
   readonly addresses?: Readonly<Record<Name, string>>;
+  /** Nodes that nobody can dial. */
+  readonly nat?: readonly Name[];
 }
 
 const ADDRESSES: Record<Name, string> = { a1: "192.0.2.1", a2: "192.0.2.2", b1: "192.0.2.3", b2: "192.0.2.4", c: "192.0.2.5" };
@@ -39,7 +41,11 @@ export function intents(world: World = {}): CompileInput {
       facts: Object.fromEntries(
         NODES.map((name) => {
           const address = (world.addresses ?? ADDRESSES)[name];
-          return [name, facts({ endpoints: [`${address}:51820`], seen: address, links: links(name) })];
+          const behindNat = world.nat?.includes(name) === true;
+          return [
+            name,
+            facts({ endpoints: [`${behindNat ? "10.0.0.1" : address}:51820`], seen: behindNat ? "198.51.100.9" : address, links: links(name) }),
+          ];
         }),
       ),
     }),
