@@ -1,4 +1,5 @@
 /** All probing of one node, steered by the plan: links to gateways, their word, LAN gateways, and this node's own uplinks. */
+import { cutOff } from "../mesh/elect/beyond.ts";
 import type { LinkView } from "../mesh/elect/types.ts";
 import { isGateway } from "../mesh/kernel/wireguard.ts";
 import type { PathId, Plan } from "../mesh/model/plan.ts";
@@ -18,7 +19,7 @@ export interface HealthMonitor {
   /** What to watch from now on. */
   setPlan(plan: Plan, links: Links): void;
   view(): Health;
-  /** Paths that this node serves and whose uplink is down. */
+  /** Paths that this node serves and cannot carry: their uplink is down, or no other site is reached. */
   downPaths(): readonly PathId[];
   close(): void;
 }
@@ -42,10 +43,11 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
   const uplink: UplinkMonitor = createUplinkMonitor({ clock, spawn });
   lan.onChange(onChange);
 
+  const downPaths = (): PathId[] => [...uplink.downPaths(), ...(plan === undefined ? [] : cutOff(plan, viewLinks()))].toSorted();
   /** Nothing before the first uplink checks are judged: a gateway that starts with a dead uplink must not say `Serving`. */
   const word = (): GatewayWord | undefined => {
     if (!uplink.settled() && plan?.self.drain === undefined) return undefined;
-    const down = uplink.downPaths();
+    const down = downPaths();
     const state = plan?.self.drain !== undefined ? "Draining" : down.length > 0 ? "UplinkDown" : "Serving";
     return { state, down };
   };
@@ -78,7 +80,10 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
         bound = want;
         if (want !== "") {
           const made = createProber({ bind: mine, echoPort: ports.echo, clock });
-          made.onChange(onChange);
+          made.onChange(() => {
+            sayChange();
+            onChange();
+          });
           prober = made;
           asker = createStateClient({ bind: mine, port: ports.state, onWord: (node, { state, down }) => made.gatewayState(node, state, down) });
         }
@@ -103,7 +108,7 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
       stalled: prober?.stalled() ?? false,
       lan: new Map([...(plan?.lanRoutes.keys() ?? [])].map((id) => [id, lan.health(id)])),
     }),
-    downPaths: () => uplink.downPaths(),
+    downPaths,
     close() {
       closeClient();
       server?.close();

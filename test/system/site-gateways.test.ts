@@ -2,8 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { REPOSITORY } from "../../lab/names.ts";
-import { eventually } from "../../lab/shell.ts";
+import { netnsName, REPOSITORY, WORLD } from "../../lab/names.ts";
+import { eventually, netnsScript } from "../../lab/shell.ts";
 import { background, expectInSync, type Plane, planeUp, settled, watchLeaks } from "./plane.ts";
 
 const NAME = `t-${process.pid}-ks`;
@@ -23,6 +23,13 @@ const reaches = (from: string, to: string): Promise<true> =>
   );
 const activeOf = async (node: string, path: string): Promise<string> =>
   (await plane.status(node)).paths.find(({ id }) => id === path)?.active[0] ?? "";
+
+/** Drops forwarded packets in a namespace between the nodes. */
+const drop = async (netns: string, ...what: string[]): Promise<unknown> =>
+  netnsScript(
+    netnsName(NAME, netns),
+    `nft -f - <<'END'\ntable inet broken {\n  chain forward { type filter hook forward priority -10; ${what.map((one) => `${one} drop`).join("; ")}; }\n}\nEND\n`,
+  );
 
 beforeAll(async () => {
   plane = await planeUp(NAME, { topology: await readFile(`${REPOSITORY}/lab/topology/site-gateways.yaml`, "utf8") });
@@ -109,6 +116,26 @@ describe("topology SiteGateways", () => {
     await reaches("a3", "c2");
   });
 
+  test("a gateway that reaches its own site but no other is left by its site's nodes, and says why", async () => {
+    const flow = await plane.flow("a3", addresses.get("b3") ?? "", 7);
+    const cut = await activeOf("a3", "via/dc");
+    const inside = cut === "a1" ? "172.20.1.11" : "172.20.1.12";
+    await drop("dc-router", `ip saddr ${inside}`, `ip daddr ${inside}`);
+    await eventually(`a3 leaves ${cut}`, 60_000, async () => ((await activeOf("a3", "via/dc")) === cut ? undefined : true));
+    const { candidates } = await plane.explain("a3", addresses.get("b3") ?? "");
+    expect(candidates).toContainEqual(expect.objectContaining({ node: cut, active: false, why: "UplinkDown" }));
+    await reaches("a3", "b3");
+    await reaches("b3", "a3");
+    const report = await flow.stop();
+    expect(report).toMatchObject({ echoed: report.sent });
+    expect(report.error).toBeUndefined();
+    await netnsScript(netnsName(NAME, "dc-router"), "nft delete table inet broken");
+    await eventually(`${cut} is good again`, 60_000, async () => {
+      const again = (await plane.explain("a3", addresses.get("b3") ?? "")).candidates.find(({ node }) => node === cut);
+      return again?.active === true || again?.why !== "UplinkDown" ? true : undefined;
+    });
+  });
+
   test("full mesh again when the network says so", async () => {
     const network = (topology: string): object => ({
       apiVersion: "isthmus.dev/v1alpha1",
@@ -127,5 +154,52 @@ describe("topology SiteGateways", () => {
     );
     await reaches("a3", "b3");
     await reaches("b3", "c2");
+  });
+
+  test("a way between two sites that swallows large packets stalls no connection of the nodes behind it, and no undivided packet", async () => {
+    const steps = async (from: string, own: string, other: string): Promise<[string, string]> => {
+      const near = await activeOf(from, own);
+      return [near, await activeOf(near, other)];
+    };
+    const both = await Promise.all([steps("a3", "via/dc", "site/east"), steps("b3", "via/east", "site/dc")]);
+    const router = plane.addressOf("dc-router");
+    await drop(
+      WORLD,
+      ...["b1", "b2"].flatMap((name) => {
+        const address = plane.addressOf(name);
+        return [`ip saddr ${router} ip daddr ${address} meta length > 1400`, `ip saddr ${address} ip daddr ${router} meta length > 1400`];
+      }),
+    );
+    for (const gateway of new Set(both.flat())) await plane.lab.crash(gateway);
+    for (const [near, far] of both) {
+      await eventually(`${near} knows how narrow the way to ${far} is`, 60_000, async () => {
+        const status = await plane.status(near).catch(() => undefined);
+        return status?.conditions.some(({ type, message }) => type === "SmallMtu" && message?.includes(far) === true) ? true : undefined;
+      });
+    }
+    for (const [from, to] of [
+      ["a3", "b3"],
+      ["b3", "a3"],
+    ] as const) {
+      const address = addresses.get(to) ?? "";
+      const ping = (bytes: number): Promise<{ code: number; stdout: string }> =>
+        plane.lab.exec(from, ["ping", "-M", "do", "-c", "3", "-i", "0.2", "-W", "1", "-s", String(bytes - 28), address], { mayFail: true });
+      const told = await eventually(`${from} is told how large a packet may be`, 30_000, async () => {
+        await ping(1400);
+        return /mtu ([0-9]+)/.exec(await plane.sh(from, `ip route get ${address}`))?.[1];
+      });
+      expect(Number(told)).toBeLessThanOrEqual(1340);
+      expect((await ping(Number(told))).code).toBe(0);
+    }
+    const sent = 300_000;
+    const echo = `
+      let back = 0;
+      const end = () => { console.log(back); process.exit(0); };
+      const socket = require("node:net").connect(7, "${addresses.get("b3")}", () => socket.write(Buffer.alloc(${sent})));
+      socket.on("data", (part) => { back += part.length; if (back >= ${sent}) end(); });
+      socket.on("error", end);
+      setTimeout(end, 20_000);
+    `;
+    expect(Number((await plane.lab.exec("a3", [process.execPath, "-e", echo])).stdout)).toBe(sent);
   });
 });

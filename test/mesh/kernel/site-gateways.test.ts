@@ -1,10 +1,14 @@
 import { describe, expect, it } from "vitest";
 import type { CompileInput } from "../../../mesh/compile/types.ts";
+import { cutOff } from "../../../mesh/elect/beyond.ts";
+import type { LinkView } from "../../../mesh/elect/types.ts";
 import { desiredKernel } from "../../../mesh/kernel/desired.ts";
 import type { DesiredInput, KernelState } from "../../../mesh/kernel/types.ts";
 import type { Explanation } from "../../../mesh/model/answers.ts";
 import type { PathId } from "../../../mesh/model/plan.ts";
+import type { NodeName } from "../../../mesh/model/scalars.ts";
 import { explain } from "../../../node-agent/explain.ts";
+import { gatewaysInUse, linksExhausted, numberLinks } from "../../../node-agent/links.ts";
 import { facts, input as compileInput, node as meshNode, resource, site } from "../compile/fixtures.ts";
 import { choice, node } from "./fixtures.ts";
 import { inputOf, withLinks } from "./two-sites.ts";
@@ -163,5 +167,101 @@ describe("topology SiteGateways", () => {
     expect(ask("a1", meshOf("b2"))).toMatchObject({ verdict: "Mesh", owner: "peer/b2", hops: [{ dev: link("a1", "b2") }, { at: "b2" }] });
     expect(ask("a3", meshOf("a4"))).toMatchObject({ verdict: "Mesh", hops: [{ dev: "ism0" }, { at: "a4" }] });
     expect(ask("a1", "10.101.7.7")).toMatchObject({ verdict: "Unreachable" });
+  });
+
+  describe("a gateway that reaches no gateway of another site", () => {
+    const views = (at: string, verdict: (other: string) => LinkView["verdict"], recovering = false): ReadonlyMap<NodeName, LinkView> =>
+      new Map(
+        [...inputs.get(at)!.links.keys()].map((other) => [
+          other,
+          { node: other, verdict: verdict(other), since: 0, gateway: "Serving", ...(recovering ? { holdDownUntil: 1 } : {}) } as LinkView,
+        ]),
+      );
+    const said = (at: string, links: ReadonlyMap<NodeName, LinkView>): readonly PathId[] => cutOff(inputs.get(at)!.plan, links);
+
+    it("says to its own site's nodes that it carries nothing for them", () => {
+      expect(
+        said(
+          "a1",
+          views("a1", () => "Down"),
+        ),
+      ).toEqual(["via/s"]);
+    });
+
+    it("and to nobody when one other site answers, again or still, or nothing is known yet", () => {
+      expect(
+        said(
+          "a1",
+          views("a1", (other) => (other === "d1" ? "Up" : "Down")),
+        ),
+      ).toEqual([]);
+      expect(
+        said(
+          "a1",
+          views("a1", (other) => (other === "d1" ? "Unknown" : "Down")),
+        ),
+      ).toEqual([]);
+      expect(
+        said(
+          "a1",
+          views("a1", () => "Down", true),
+        ),
+      ).toEqual([]);
+      expect(said("a1", new Map())).toEqual([]);
+    });
+
+    it("while a node that is no gateway, or has nobody behind it, has nothing to say", () => {
+      expect(
+        said(
+          "a3",
+          views("a3", () => "Down"),
+        ),
+      ).toEqual([]);
+      expect(
+        said(
+          "d1",
+          views("d1", () => "Down"),
+        ),
+      ).toEqual([]);
+    });
+  });
+
+  it("with more gateways of other sites than links, uses 63, names the rest, and leaves nothing half done", () => {
+    const others = Array.from({ length: 64 }, (_, i) => `t${String(i + 1).padStart(2, "0")}`);
+    const all = ["a1", "a3", ...others];
+    const crowd = withLinks(["a1"], (links) =>
+      compileInput({
+        network,
+        controllers: [],
+        sites: ["s", ...others].map((name, i) => site(name, { gateways: { role: "gateway" } }, i)),
+        nodes: all.map((name, i) => meshNode(name, name.startsWith("a") ? "s" : name, i + 1, { labels: name === "a3" ? {} : { role: "gateway" } })),
+        facts: Object.fromEntries(
+          all.map((name, i) => [
+            name,
+            facts({ endpoints: [`192.0.2.${i + 1}:51820`], seen: `192.0.2.${i + 1}`, links: name === "a1" ? links(name) : { a1: 51_831 } }),
+          ]),
+        ),
+      }),
+    );
+    const input = inputOf(crowd, "a1");
+    const { without } = numberLinks(gatewaysInUse(input.plan), new Map(), new Map());
+    expect(without).toEqual(["t64"]);
+    expect(linksExhausted(without)).toMatch(/63 links are in use; none for t64/);
+    const { wireguard, nexthops, routes, nft } = desiredKernel(input).state;
+    expect([...wireguard.keys()].filter((name) => /^ismg[1-9]/.test(name))).toHaveLength(63);
+    const left = input.plan.peers.get(node("t64"))!.k;
+    expect([...wireguard.values()].some(({ peers }) => peers.has(left))).toBe(false);
+    for (const { dev, group } of nexthops.values()) {
+      if (dev !== undefined) expect(wireguard.has(dev)).toBe(true);
+      for (const id of group ?? []) expect(nexthops.has(id)).toBe(true);
+    }
+    for (const { nexthopId, dev } of routes.values()) {
+      if (nexthopId !== undefined) expect(nexthops.has(nexthopId)).toBe(true);
+      if (dev?.startsWith("ism") === true) expect(wireguard.has(dev)).toBe(true);
+    }
+    expect(nft!.body).not.toMatch(/ismg64|undefined/);
+    const ways = [...routes.values()].filter(({ table, type }) => table === 157 && type === "unicast").map(({ dst }) => dst as string);
+    expect([ways.includes("10.101.0.65/32"), ways.includes("10.101.0.66/32")]).toEqual([true, false]);
+    expect(cutOff(input.plan, new Map())).toEqual([]);
   });
 });
