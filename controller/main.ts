@@ -77,6 +77,8 @@ export interface RunningController {
   readonly closed: Promise<void>;
 }
 
+const RESTORED =
+  "this store was restored from a backup, or was in Recovery when its controller stopped: nothing is deleted and no address is issued until the nodes have reported";
 const COPIED =
   "the store is a copy of another controller's, which may still run: nothing is deleted and no address is issued until the nodes have reported here. Run one of the two.";
 
@@ -101,9 +103,11 @@ export async function runController(options: ControllerOptions): Promise<Running
     stack.defer(() => audit.close());
     const events = await openEvents(store, now, failed("events cannot be saved"));
     stack.defer(() => events.close());
-    if (await settleHome(store, mirror, places.store)) {
-      events.record(undefined, { type: "Warning", reason: "Recovery", message: COPIED, about: "controller" });
-      log.warn({ recovering: true }, COPIED);
+    const copied = await settleHome(store, mirror, places.store);
+    if ((await store.state()).recovering) {
+      const message = copied ? COPIED : RESTORED;
+      events.record(undefined, { type: "Warning", reason: "Recovery", message, about: "controller" });
+      log.warn({ recovering: true }, message);
     }
     const contacts = (await store.notes("contact/")) as ReadonlyMap<string, NodeContact>;
     const reports = createReports(new Map([...contacts].map(([key, contact]) => [key.slice("contact/".length), contact])));

@@ -91,6 +91,9 @@ describe("a backup of yesterday restored under running agents", () => {
     await first.close();
     await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
     const second = await startController(folder.path, { recoveryQuietMs: 0 });
+    expect(await call(second, "GET", "/v1/events?about=controller")).toMatchObject({
+      items: [{ type: "Warning", reason: "Recovery", message: expect.stringContaining("restored from a backup") as string }],
+    });
     await here.connect(second);
     await eventually(async () => expect((await status(second)).missing).toEqual(["dead"]));
     expect(await call(second, "POST", "/v1/recovery/confirm", {})).toMatchObject({ recovering: false, missing: ["dead"] });
