@@ -20,8 +20,9 @@ export function unitText(at: Places, command: string): string {
   return `[Unit]
 Description=Isthmus node agent
 Documentation=file:${join(import.meta.dirname, "../docs/operations.md")}
-After=network-online.target
-Wants=network-online.target
+# Not after network-online.target: nothing is waited for that may not come. Until the agent runs nothing keeps what is meant
+# for the overlay off the underlay.
+After=network.target
 StartLimitIntervalSec=0
 
 [Service]

@@ -7,7 +7,7 @@ export const DELEGATED = {
   lab: "A multi-site network on this machine: up, status, exec, fail, heal, ping, logs, down",
   bench: "Measure: failover, drain, routes, join, fanout, agent",
   sim: "Run the simulator with many seeds",
-  test: "Run every check of the source tree: types, lint, unit, property and lab tests",
+  test: "Run every check of the source tree: types, lint, unit, property and lab tests; `test kernel`: on a stock kernel, in a virtual machine",
 } as const;
 export type Delegated = keyof typeof DELEGATED;
 
