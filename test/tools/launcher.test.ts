@@ -116,6 +116,23 @@ describe("the launcher", () => {
     expect(warmed()).toBe(3);
   });
 
+  test("compiles all that a controller and an agent load: what is missing brings the compiler into their memory for good", () => {
+    const missing = (...argv: string[]): string[] => {
+      const { stderr } = spawnSync("timeout", ["--signal=KILL", "60", join(root, "isthmus"), ...argv], {
+        encoding: "utf8",
+        env: { PATH: process.env["PATH"] ?? "", NODE_COMPILE_CACHE: join(tree, "compiled"), NODE_DEBUG_NATIVE: "COMPILE_CACHE" },
+      });
+      expect(stderr).toContain("StrippedTypeScript");
+      return [...stderr.matchAll(/for StrippedTypeScript (\S+?)\.\.\..*no such file/g)].map(([, file]) => file ?? "");
+    };
+    // Neither gets far: an address that is nobody's, a machine that has not joined. What says so is loaded late.
+    const places = ["--data", join(tree, "data")];
+    expect(missing("controller", "run", ...places, "--listen", "192.0.2.1:1", "--socket", join(tree, "sock"))).toEqual([
+      expect.stringContaining("cli/errors.ts"),
+    ]);
+    expect(missing("agent", "run", ...places, "--run", join(tree, "run")).filter((file) => !/cli\/errors|model\/suggest/.test(file))).toEqual([]);
+  });
+
   test("is a script that every sh understands", () => {
     execFileSync("sh", ["-n", join(root, "isthmus")]);
   });
