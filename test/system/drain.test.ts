@@ -134,12 +134,19 @@ describe("a change of the intent", () => {
     expect(await lost()).toBe(0);
   });
 
-  test("that takes a label away, or gives a destination to another intent, breaks nothing either", async () => {
+  test("that gives a destination to another intent, or takes a label away, breaks nothing either, though the controller dies meanwhile", async () => {
     const { flows, lost } = await throughDo1();
     const elsewhere = { ...(egress({ ...via("do2"), drainTimeout: "10m" }, "other") as { spec: object }) };
     const narrowed = egress({ ...via("do1"), destinations: ["34.160.112.0/24"], drainTimeout: "10m" });
     await plane.apply(narrowed, elsewhere);
     await moved();
+    // The controller's clock of it goes on where it was.
+    await plane.lab.crash("ctl");
+    await eventually("what was let go is closed to new flows", 60_000, async () =>
+      (await plane.sh("do1", "nft list table inet isthmus")).includes("ct status confirmed") ? true : undefined,
+    );
+    await settled(plane);
+    expect(await tracked("do1")).toBe(2);
     await intact(flows);
     expect(await lost()).toBe(0);
     await plane.remove("egressgateways", "other");
