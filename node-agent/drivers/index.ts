@@ -14,7 +14,7 @@ import { watchKernel } from "./monitor.ts";
 import { observeNexthops } from "./nexthops.ts";
 import { observeNft } from "./nft.ts";
 import { openRecords } from "./records.ts";
-import { observeRoutes } from "./routes.ts";
+import { createRoutesLook } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
 import { createWireguardLook, kernelHasWireguard, observeWireguard } from "./wireguard.ts";
@@ -68,13 +68,14 @@ export function createKernel(options: KernelOptions): Kernel {
   let probed: Promise<boolean> | undefined;
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
   const look = createWireguardLook();
+  const lookAtRoutes = createRoutesLook();
   const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
   const observe = async (): Promise<KernelState> => {
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
       observeWireguard(look),
       observeAddresses(),
       observeNexthops(),
-      observeRoutes(),
+      lookAtRoutes(),
       observeRules(),
       observeNft(records),
     ]);

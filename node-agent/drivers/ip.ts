@@ -1,5 +1,6 @@
 /** `ip -batch` for many changes in one process, `ip -N -j` for observation. */
-import { run, must, refused } from "./exec.ts";
+import { refused, run, worked } from "./exec.ts";
+import { read } from "./reading.ts";
 import type { IsthmusError } from "../../mesh/errors.ts";
 
 /** One line of a batch, with the words of the kernel that mean "already so". */
@@ -42,7 +43,16 @@ export async function ipBatch(family: IpFamily, lines: readonly IpLine[], signal
 
 /** Parsed JSON of an `ip` listing; an empty listing is an empty list. */
 export async function ipJson<T>(args: readonly string[]): Promise<T[]> {
-  const text = await must("ip", ["-N", "-j", ...args]);
+  return rowsOf<T>(await ipText(args));
+}
+
+/** The JSON itself. */
+export async function ipText(args: readonly string[]): Promise<string> {
+  const words = ["-N", "-j", ...args];
+  return worked("ip", words, await read("ip", words));
+}
+
+export function rowsOf<T>(text: string): T[] {
   return text.trim() === "" ? [] : (JSON.parse(text) as T[]);
 }
 

@@ -7,6 +7,7 @@ import type { IsthmusError } from "../../mesh/errors.ts";
 import type { Operation } from "../../mesh/kernel/operations.ts";
 import { NFT_TABLE, type NftTable } from "../../mesh/kernel/types.ts";
 import { must, refused, run } from "./exec.ts";
+import { read } from "./reading.ts";
 import type { RecordStore } from "./records.ts";
 
 type NftOperation = Extract<Operation, { op: "nft.replace" | "nft.elements" | "nft.remove" }>;
@@ -57,7 +58,7 @@ function elementLine(action: "add" | "delete", set: string, elements: readonly s
 }
 
 async function list(): Promise<string | undefined> {
-  const { ok, stdout, stderr } = await run("nft", ["-s", "list", "table", "inet", NFT_TABLE]);
+  const { ok, stdout, stderr } = await read("nft", ["-s", "list", "table", "inet", NFT_TABLE]);
   if (ok) return stdout;
   if (/No such file/i.test(stderr)) return undefined;
   throw refused("nft list table", stderr);

@@ -2,7 +2,7 @@
 import type { Cidr, IpAddress } from "../../mesh/model/scalars.ts";
 import { MAIN_TABLE } from "../../mesh/kernel/layout.ts";
 import { PROTOCOL, routeKey, type Route, type RouteType } from "../../mesh/kernel/types.ts";
-import { ABSENT, ipJson, type IpLine } from "./ip.ts";
+import { ABSENT, type IpLine, ipText, rowsOf } from "./ip.ts";
 
 /** A row of `ip -N -j route`; in a listing filtered by protocol that field is missing. */
 export interface RouteRow {
@@ -22,10 +22,19 @@ export interface RouteRow {
 /** rtnetlink(7), `rtm_type`. */
 const TYPES: Readonly<Record<string, RouteType>> = { "1": "unicast", "6": "blackhole", "7": "unreachable", "9": "throw" };
 
-export async function observeRoutes(): Promise<Map<string, Route>> {
+/** Looks at our routes. While `ip` says the same as last time they are the same object: thousands need not be read every half minute. */
+export function createRoutesLook(): () => Promise<ReadonlyMap<string, Route>> {
   const filter = ["route", "show", "table", "all", "proto", String(PROTOCOL)];
-  const [v4, v6] = await Promise.all([ipJson<RouteRow>(["-4", ...filter]), ipJson<RouteRow>(["-6", ...filter])]);
-  const routes = [...v4.map((row) => routeOf(row, 4)), ...v6.map((row) => routeOf(row, 6))];
+  let last: { readonly said: readonly [string, string]; readonly routes: ReadonlyMap<string, Route> } | undefined;
+  return async () => {
+    const said = await Promise.all([ipText(["-4", ...filter]), ipText(["-6", ...filter])]);
+    if (last === undefined || last.said[0] !== said[0] || last.said[1] !== said[1]) last = { said, routes: routesOf(said) };
+    return last.routes;
+  };
+}
+
+function routesOf([v4, v6]: readonly [string, string]): ReadonlyMap<string, Route> {
+  const routes = [...rowsOf<RouteRow>(v4).map((row) => routeOf(row, 4)), ...rowsOf<RouteRow>(v6).map((row) => routeOf(row, 6))];
   return new Map(routes.map((route) => [routeKey(route), route]));
 }
 

@@ -1,4 +1,5 @@
 /** Policy rules with our protocol. */
+import { asIsthmusError } from "../../mesh/errors.ts";
 import type { Cidr } from "../../mesh/model/scalars.ts";
 import { PROTOCOL, ruleKey, type Rule } from "../../mesh/kernel/types.ts";
 import { ABSENT, ipJson, type IpFamily, type IpLine, PRESENT } from "./ip.ts";
@@ -17,9 +18,18 @@ interface RuleRow {
 }
 
 export async function observeRules(): Promise<Map<string, Rule>> {
-  const [v4, v6] = await Promise.all([ipJson<RuleRow>(["-d", "-4", "rule", "show"]), ipJson<RuleRow>(["-d", "-6", "rule", "show"]).catch(() => [])]);
+  const [v4, v6] = await Promise.all([
+    ipJson<RuleRow>(["-d", "-4", "rule", "show"]),
+    ipJson<RuleRow>(["-d", "-6", "rule", "show"]).catch(withoutIpv6),
+  ]);
   const rules = [...v4.map((row) => ruleOf(row, 4)), ...v6.map((row) => ruleOf(row, 6))].filter((rule) => rule !== undefined);
   return new Map(rules.map((rule) => [ruleKey(rule), rule]));
+}
+
+/** A kernel may know no rules for IPv6. A question without an answer says nothing about them. */
+function withoutIpv6(thrown: unknown): [] {
+  if (/not supported/i.test(asIsthmusError(thrown).message)) return [];
+  throw thrown;
 }
 
 function ruleOf(row: RuleRow, family: 4 | 6): Rule | undefined {

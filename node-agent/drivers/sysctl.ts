@@ -38,7 +38,7 @@ export async function setSysctl(name: string, value: string, records: RecordStor
   const routes = guarded ? await routerRoutes() : 0;
   write(name, value);
   // I9: a host that lives by router advertisements must not lose its default route by forwarding.
-  if (guarded && (await routerRoutes()) < routes) {
+  if (guarded && (await routerRoutes().catch(() => 0)) < routes) {
     write(name, before);
     throw new IsthmusError(
       "KernelRefused",
@@ -78,5 +78,5 @@ function write(name: string, value: string): void {
 
 /** rtnetlink(7): protocol 9 is RTPROT_RA. */
 async function routerRoutes(): Promise<number> {
-  return (await ipJson(["-6", "route", "show", "default", "proto", "9"]).catch(() => [])).length;
+  return (await ipJson(["-6", "route", "show", "default", "proto", "9"])).length;
 }

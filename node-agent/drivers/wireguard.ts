@@ -3,7 +3,7 @@ import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
 import type { Operation } from "../../mesh/kernel/operations.ts";
 import type { WgDevice, WgInterface, WgPeerSeen } from "../../mesh/kernel/types.ts";
 import type { Cidr, Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
-import { must, run, standBy } from "./exec.ts";
+import { must, run, standBy, worked } from "./exec.ts";
 import { ipJson } from "./ip.ts";
 import { configureUserspace, isUserspace, killWireguardGo, startWireguardGo } from "./wireguard-go.ts";
 
@@ -31,6 +31,9 @@ interface LinkRow {
   readonly mtu: number;
   readonly addr_info?: readonly { readonly local: string }[];
 }
+
+const DUMP = ["show", "all", "dump"];
+const LOOK_DEADLINE_MS = 5_000;
 
 /** What WireGuard says of every interface of the host. */
 export type WireguardLook = () => Promise<ReadonlyMap<string, WgDevice>>;
@@ -82,8 +85,8 @@ export function parseDump(dump: string): Map<string, WgDevice> {
 }
 
 export function createWireguardLook(): WireguardLook {
-  const wg = standBy("wg", ["show", "all", "dump"]);
-  return async () => parseDump(await wg.ask());
+  const look = standBy(LOOK_DEADLINE_MS);
+  return async () => parseDump(worked("wg", DUMP, await look("wg", DUMP)));
 }
 
 /** Makes the device if it is missing, and gives it key, port, mark and MTU. Up comes first, so that a taken port is an error here. */

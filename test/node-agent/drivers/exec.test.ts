@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { asIsthmusError, type IsthmusError } from "../../../mesh/errors.ts";
 import type { IpAddress } from "../../../mesh/model/scalars.ts";
-import { must, refused, run, standBy } from "../../../node-agent/drivers/exec.ts";
+import { must, refused, run, standBy, worked } from "../../../node-agent/drivers/exec.ts";
 import { observeHosts, writeHosts } from "../../../node-agent/drivers/hosts.ts";
 import { openRecords } from "../../../node-agent/drivers/records.ts";
-import { routeLine, routeOf } from "../../../node-agent/drivers/routes.ts";
+import { observeRules } from "../../../node-agent/drivers/rules.ts";
+import { createRoutesLook, routeLine, routeOf } from "../../../node-agent/drivers/routes.ts";
 import { parseDump } from "../../../node-agent/drivers/wireguard.ts";
 import { cidr, ip, keyOf } from "../../mesh/kernel/fixtures.ts";
 
@@ -100,54 +101,170 @@ describe("hosts file", () => {
 /** A zombie that nobody has collected yet has no command line. */
 const runs = (pid: string): boolean => existsSync(`/proc/${pid}`) && readFileSync(`/proc/${pid}/cmdline`, "utf8") !== "";
 
-describe("a tool that stands by", () => {
-  it("is run anew for every question, in turn, with all that it prints", async () => {
-    const file = join(dir, "n");
-    const tool = standBy("sh", ["-c", `echo x >>${file}; wc -l <${file}; head -c 300000 /dev/zero | tr '\\0' y`]);
-    const answers = await Promise.all([tool.ask(), tool.ask(), tool.ask()]);
-    expect(answers.map((one) => one.trim().split("\n")[0])).toEqual(["1", "2", "3"]);
-    expect(answers.every((one) => one.length > 300_000)).toBe(true);
-  });
-
-  it("refuses as other tools do, is named when it is not installed, and is asked again after it", async () => {
-    const file = join(dir, "bad");
-    writeFileSync(file, "");
-    const tool = standBy("sh", ["-c", `test -e ${file} || exit 0; echo Operation not permitted >&2; exit 1`]);
-    expect((await failure(tool.ask())).code).toBe("NotRoot");
-    rmSync(file);
-    expect(await tool.ask()).toBe("");
+describe("a look at the kernel", () => {
+  /** As long as `work` takes, this is `ip`; its last word must be to end the shell that found it. */
+  const withIp = async (script: string, work: () => Promise<void>): Promise<void> => {
     const path = process.env["PATH"];
-    process.env["PATH"] = `${dir}:/bin`;
+    process.env["PATH"] = `${dir}:${path}`;
+    writeFileSync(join(dir, "ip"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
     try {
-      expect((await failure(standBy("isthmus-no-such-tool", []).ask())).code).toBe("ToolMissing");
+      await work();
     } finally {
       process.env["PATH"] = path;
     }
+  };
+
+  it("does not believe rules to be gone when the question for them has no answer", async () => {
+    // Rules of IPv4 there are none; whoever asks for those of IPv6 loses the shell.
+    await withIp('case "$*" in *-6*) kill -KILL $PPID ;; esac', async () => {
+      expect((await failure(observeRules())).message).toContain("the shell that runs it ended");
+    });
   });
 
-  it("that hangs is given up at the deadline with all that it started, and asked again by another shell", async () => {
-    const file = join(dir, "hang");
-    writeFileSync(file, "");
-    const tool = standBy("sh", ["-c", `echo $$ >>${file}.pid; test -e ${file} && sleep 600; echo fine`], 200);
-    expect((await failure(tool.ask())).code).toBe("Timeout");
-    rmSync(file);
-    const pid = readFileSync(`${file}.pid`, "utf8").trim();
+  it("reads routes anew when they are others, and only then", async () => {
+    const say = (...rows: readonly object[]): void => writeFileSync(join(dir, "routes"), JSON.stringify(rows));
+    const row = { type: "1", dst: "100.64.0.1", table: "157", nhid: 157_201 };
+    await withIp(`case "$*" in *-4*) cat ${dir}/routes || kill -KILL $PPID ;; esac`, async () => {
+      const look = createRoutesLook();
+      say(row);
+      const first = await look();
+      expect([...first.values()].map(({ dst, nexthopId }) => [dst, nexthopId])).toEqual([["100.64.0.1/32", 157_201]]);
+      expect(await look()).toBe(first);
+      say({ ...row, nhid: 157_202 });
+      expect([...(await look()).values()].map(({ nexthopId }) => nexthopId)).toEqual([157_202]);
+      say();
+      expect((await look()).size).toBe(0);
+      rmSync(join(dir, "routes"));
+      await failure(look());
+    });
+  });
+});
+
+describe("a shell that stands by", () => {
+  /** A tool of this test. */
+  const tool = (name: string, script: string): string => {
+    writeFileSync(join(dir, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    return join(dir, name);
+  };
+
+  it("runs a tool anew for every question, in turn, with all that it prints", async () => {
+    const count = tool("count", `echo x >>${dir}/n; wc -l <${dir}/n; head -c 300000 /dev/zero | tr '\\0' y`);
+    const look = standBy();
+    const answers = await Promise.all([look(count, []), look("echo", ["a", "-b", "1.2.3.4/5"]), look(count, [])]);
+    expect(answers.map(({ stdout }) => stdout.trim().split("\n")[0])).toEqual(["1", "a -b 1.2.3.4/5", "2"]);
+    expect(answers[0].stdout.length).toBeGreaterThan(300_000);
+  });
+
+  it("tells output, complaints and the exit status apart, and who is not installed", async () => {
+    const look = standBy();
+    expect(await look(tool("warns", "echo fine; echo careful >&2"), [])).toEqual({ ok: true, stdout: "fine\n", stderr: "careful\n" });
+    const bad = await look(tool("bad", "echo half; echo Operation not permitted >&2; exit 1"), []);
+    expect(bad).toEqual({ ok: false, stdout: "half\n", stderr: "Operation not permitted\n" });
+    expect(() => worked("bad", [], bad)).toThrow(/not permitted/);
+    expect((await failure(look("isthmus-no-such-tool", []))).code).toBe("ToolMissing");
+    writeFileSync(join(dir, "plain"), "");
+    expect((await failure(look(join(dir, "plain"), []))).code).toBe("NotRoot");
+    expect((await look("true", [])).ok).toBe(true);
+  });
+
+  it("asks for plain words only", async () => {
+    const look = standBy();
+    for (const word of ["a b", "$HOME", "`id`", "*", "", "a\nb", "'", ";"]) expect((await failure(look("echo", [word]))).code).toBe("Internal");
+    expect((await look("echo", ["a"])).stdout).toBe("a\n");
+  });
+
+  it("is given up at the deadline with the tool that hangs, and another one answers", async () => {
+    const hang = tool("hang", `echo $$ >${dir}/pid; sleep 600`);
+    const look = standBy(200);
+    expect((await failure(look(hang, []))).code).toBe("Timeout");
+    const pid = readFileSync(join(dir, "pid"), "utf8").trim();
     await expect.poll(() => runs(pid)).toBe(false);
-    expect(await standBy("echo", ["fine"]).ask()).toBe("fine\n");
-    expect(await tool.ask()).toBe("fine\n");
+    expect((await look("echo", ["fine"])).stdout).toBe("fine\n");
   });
 
-  it("whose shell was killed is asked by another one", async () => {
-    const tool = standBy("sh", ["-c", "echo $PPID"]);
-    const shell = Number(await tool.ask());
+  it("lets nobody wait in turn for what a question without an answer held up", async () => {
+    const hang = tool("hang", `echo x >>${dir}/started; sleep 600`);
+    const look = standBy(200);
+    const all = await Promise.allSettled([look(hang, []), look(hang, []), look("echo", ["a"])]);
+    expect(all.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+    expect(readFileSync(join(dir, "started"), "utf8")).toBe("x\n");
+    expect((await look("echo", ["b"])).stdout).toBe("b\n");
+  });
+
+  it("that stands still gives way to another one at the deadline", async () => {
+    const stop = tool("stop", `echo $PPID >${dir}/shell; kill -STOP $PPID`);
+    const look = standBy(200);
+    expect((await failure(look(stop, []))).code).toBe("Timeout");
+    expect((await look("echo", ["fine"])).stdout).toBe("fine\n");
+    const shell = readFileSync(join(dir, "shell"), "utf8").trim();
+    await expect.poll(() => runs(shell)).toBe(false);
+  });
+
+  it("is not given up for an answer that lay there while this process itself stood still", async () => {
+    const look = standBy(100);
+    await look("true", []);
+    const answer = look("echo", ["a"]);
+    await new Promise(setImmediate);
+    for (const end = performance.now() + 400; performance.now() < end;);
+    expect((await answer).stdout).toBe("a\n");
+  });
+
+  it("that was killed gives way to another one, and no question is lost", async () => {
+    const parent = tool("parent", "echo $PPID");
+    const look = standBy();
+    const shell = Number((await look(parent, [])).stdout);
     process.kill(shell, "SIGKILL");
-    await expect.poll(async () => tool.ask().catch(() => undefined)).not.toBe(undefined);
-    expect(Number(await tool.ask())).not.toBe(shell);
+    const next = Number((await look(parent, [])).stdout);
+    expect(next).toBeGreaterThan(1);
+    expect(next).not.toBe(shell);
+  });
+
+  it("that ends in the middle of an answer is asked again from the start, and its tool does not live on", async () => {
+    const half = tool("half", `echo half; test -e ${dir}/pid || { echo $$ >${dir}/pid; kill -KILL $PPID; exec sleep 600; }; echo whole`);
+    expect(await standBy()(half, [])).toEqual({ ok: true, stdout: "half\nwhole\n", stderr: "" });
+    const pid = readFileSync(join(dir, "pid"), "utf8").trim();
+    await expect.poll(() => runs(pid)).toBe(false);
+  });
+
+  it("gives nothing of an answer that never becomes whole", async () => {
+    const look = standBy();
+    const half = tool("half", `echo x >>${dir}/times; echo half; kill -KILL $PPID`);
+    expect((await failure(look(half, []))).message).toContain("the shell that runs it ended");
+    expect(readFileSync(join(dir, "times"), "utf8")).toBe("x\nx\n");
+    expect((await failure(standBy(200)(tool("stuck", "echo half; exec sleep 600"), []))).code).toBe("Timeout");
+    // A tool that dies is told from one that has said all.
+    expect(await look(tool("dies", "echo half; kill -KILL $$"), [])).toMatchObject({ ok: false });
+    expect((await look("echo", ["whole"])).stdout).toBe("whole\n");
+  });
+
+  it("takes nothing for the end of an answer that a tool says itself", async () => {
+    const tricky = tool("tricky", `echo 0; printf 'a 0\\n\\004 0\\n'; printf '\\004 0\\n' >&2; sleep 0.1; printf '0123456789abcdef'`);
+    expect((await standBy()(tricky, [])).stdout).toBe("0\na 0\n\x04 0\n0123456789abcdef");
+  });
+
+  it("leaves the questions to itself", async () => {
+    const look = standBy();
+    const [read, next] = await Promise.all([look("cat", []), look("echo", ["a"])]);
+    expect([read.stdout, next.stdout]).toEqual(["", "a\n"]);
+  });
+
+  it("does not outlive a process that was killed, at rest or in the middle of a question", async () => {
+    const shells = join(dir, "shells");
+    const file = JSON.stringify(join(import.meta.dirname, "../../../node-agent/drivers/exec.ts"));
+    const rest = tool("rest", `echo $PPID >>${shells}`);
+    const kill = tool("kill", `echo $PPID >>${shells}; read -r _ _ _ parent _ </proc/$PPID/stat; kill -KILL $parent`);
+    for (const last of ["process.kill(process.pid, 'SIGKILL')", `await look("${kill}", [])`]) {
+      const script = `import { standBy } from ${file}; const look = standBy(); await look("${rest}", []); ${last};`;
+      await run(process.execPath, ["--input-type=module-typescript", "-e", script]);
+    }
+    const pids = readFileSync(shells, "utf8").trim().split("\n");
+    expect(pids).toHaveLength(3);
+    for (const pid of pids) await expect.poll(() => runs(pid)).toBe(false);
   });
 
   it("keeps no process alive that asks nothing, and ends with it", async () => {
     const script = `import { standBy } from ${JSON.stringify(join(import.meta.dirname, "../../../node-agent/drivers/exec.ts"))};
-      console.log(await standBy("sh", ["-c", "echo $PPID"]).ask());`;
+      console.log((await standBy()(${JSON.stringify(tool("parent", "echo $PPID"))}, [])).stdout);`;
     const shell = (await run(process.execPath, ["--input-type=module-typescript", "-e", script])).stdout.trim();
     expect(Number(shell)).toBeGreaterThan(1);
     await expect.poll(() => runs(shell)).toBe(false);
