@@ -62,6 +62,8 @@ export async function agent(options: BenchOptions): Promise<Row[]> {
     const cpu: number[] = [];
     const rss: number[] = [];
     const pss: number[] = [];
+    const allRss: number[] = [];
+    const allPss: number[] = [];
     for (let i = 0; i < times; i++) {
       options.signal.throwIfAborted();
       const pid = await agentPid(mesh);
@@ -71,6 +73,9 @@ export async function agent(options: BenchOptions): Promise<Row[]> {
       cpu.push((((await agentSeconds(mesh, pid)) - before) / (performance.now() - from)) * 100_000);
       rss.push(memory(pid, "Rss"));
       pss.push(memory(pid, "Pss"));
+      const tools = await toolsOf(mesh, pid);
+      allRss.push(rss.at(-1)! + total(tools, (tool) => memory(tool, "Rss")));
+      allPss.push(pss.at(-1)! + total(tools, (tool) => memory(tool, "Pss")));
       options.log(`CPU ${cpu.at(-1)?.toFixed(2)} %, RSS ${rss.at(-1)?.toFixed(0)} MiB, PSS ${pss.at(-1)?.toFixed(0)} MiB`);
     }
     const over = (samples: readonly number[], less: number): number[] => samples.map((one) => one - less);
@@ -78,6 +83,8 @@ export async function agent(options: BenchOptions): Promise<Row[]> {
       { what: "agent idle CPU, its tools included", unit: "% of a core", samples: cpu, judge: "median", target: 1 },
       { what: "agent memory over bare Node, RSS", unit: "MiB", samples: over(rss, bare.rss), judge: "max", target: 64 },
       { what: "agent memory over bare Node, PSS", unit: "MiB", samples: over(pss, bare.pss), judge: "max" },
+      { what: "the same with the tools that it keeps running, RSS", unit: "MiB", samples: over(allRss, bare.rss), judge: "max" },
+      { what: "the same with the tools that it keeps running, PSS", unit: "MiB", samples: over(allPss, bare.pss), judge: "max" },
       { what: "agent memory, RSS", unit: "MiB", samples: rss, judge: "max" },
       { what: "bare Node, RSS", unit: "MiB", samples: [bare.rss], judge: "max" },
       { what: "bare Node, PSS", unit: "MiB", samples: [bare.pss], judge: "max" },
@@ -101,22 +108,27 @@ async function agentPid({ lab }: BenchMesh): Promise<number> {
   return found.pid;
 }
 
-/** The agent's time, and that of the tools that it keeps running. WireGuard's own processes belong to nobody. */
-async function agentSeconds({ lab }: BenchMesh, agent: number): Promise<number> {
+/** What the agent keeps running: its shells and monitors. WireGuard's own processes belong to nobody. */
+async function toolsOf({ lab }: BenchMesh, agent: number): Promise<number[]> {
   const init = await initOf(lab.name, CLIENT);
   const all = init === undefined ? [] : processesUnder(init);
-  const tools = all.filter(({ parent, argv }) => parent === agent && argv[0]?.endsWith("wireguard-go") !== true);
-  const running = tools.reduce((sum, { pid }) => sum + secondsWhileAlive(pid), 0);
-  return running + cpuSeconds(agent);
+  return all.filter(({ parent, argv }) => parent === agent && argv[0]?.endsWith("wireguard-go") !== true).map(({ pid }) => pid);
 }
 
-/** A tool that has ended meanwhile is in its parent's time, which is read after. */
-function secondsWhileAlive(pid: number): number {
-  try {
-    return cpuSeconds(pid);
-  } catch {
-    return 0;
-  }
+/** The agent's time, and that of its tools, with those that they started. */
+async function agentSeconds(mesh: BenchMesh, agent: number): Promise<number> {
+  return total(await toolsOf(mesh, agent), cpuSeconds) + cpuSeconds(agent);
+}
+
+/** A tool that has ended meanwhile counts nothing: its time is in its parent's, which is read after. */
+function total(tools: readonly number[], measure: (pid: number) => number): number {
+  return tools.reduce((sum, pid) => {
+    try {
+      return sum + measure(pid);
+    } catch {
+      return sum;
+    }
+  }, 0);
 }
 
 /** The same Node with nothing but a timer. */
