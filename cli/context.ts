@@ -121,7 +121,9 @@ export async function chooseContext(io: Pick<Io, "env">, flags: TargetFlags): Pr
   if (contexts.current !== undefined) return contextNamed(contexts, contexts.current);
   const local = join(io.env["ISTHMUS_RUN"] ?? DEFAULT_RUN_DIR, "controller.sock");
   if (existsSync(local)) return { name: "local", socket: local };
-  throw new IsthmusError("Unreachable", "no controller is known here: no context is set, and no controller runs on this machine", {
+  const file = io.env["ISTHMUS_CONFIG"];
+  const why = file !== undefined && !existsSync(file) ? `${file}, which ISTHMUS_CONFIG names, does not exist` : "no context is set";
+  throw new IsthmusError("Unreachable", `no controller is known here: ${why}, and no controller runs on this machine`, {
     remedy:
       "Choose one with `isthmus config use-context NAME`, give --socket PATH, or start one with `isthmus controller run`. On a node, `isthmus status` needs no controller.",
   });

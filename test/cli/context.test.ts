@@ -67,7 +67,8 @@ describe("contexts", () => {
 describe("the choice of a controller", () => {
   it("goes by flags, then environment, then the current context, then a controller on this machine", async () => {
     const env = { ISTHMUS_CONFIG: config, ISTHMUS_RUN: folder };
-    await expect(chooseContext({ env }, {})).rejects.toThrow(/no controller is known/);
+    await expect(chooseContext({ env }, {})).rejects.toThrow(`${config}, which ISTHMUS_CONFIG names, does not exist`);
+    await expect(chooseContext({ env: { HOME: folder, ISTHMUS_RUN: folder } }, {})).rejects.toThrow(/no controller is known here: no context is set/);
     await writeFile(join(folder, "controller.sock"), "");
     expect(await chooseContext({ env }, {})).toMatchObject({ socket: join(folder, "controller.sock") });
     await go("config set-context a --at-socket /a");
