@@ -92,7 +92,12 @@ async function untilAnswers(name: string, alive: () => boolean, logFile: string)
     if (isUserspace(name) && (await answers(name))) return;
     if (!alive()) break;
   }
-  const said = existsSync(logFile) ? readFileSync(logFile, "utf8").trim().split("\n").slice(-2).join("; ") : "";
+  // Not the frame with advice that it draws at every start.
+  const lines = existsSync(logFile) ? readFileSync(logFile, "utf8").split("\n") : [];
+  const said = lines
+    .filter((line) => line.trim() !== "" && !/^[┌│└]/.test(line))
+    .slice(-2)
+    .join("; ");
   const tools = await run("sh", ["-c", "command -v wireguard-go"]);
   if (!tools.ok) throw missing("wireguard-go");
   throw new IsthmusError("NoWireGuard", `wireguard-go did not start for ${name}${said === "" ? "" : `: ${said}`}`, {

@@ -39,6 +39,11 @@ describe.runIf(isRoot && !existsSync("/run/systemd/system"))("the start of a wir
     expect(isUserspace(NAME)).toBe(true);
   });
 
+  test("that gives up without a word is not told by the frame that the program draws at every start", async () => {
+    becomes(`console.error("┌────┐\\n│ use the kernel module │\\n└────┘"); process.kill(process.pid, "SIGKILL");`);
+    await expect(startWireguardGo(NAME, folder)).rejects.toMatchObject({ message: `wireguard-go did not start for ${NAME}` });
+  });
+
   test("is over when it answers", async () => {
     becomes(`require("net").createServer((one) => {
       one.once("data", () => one.end("errno=0\\n\\n", () => process.exit()));
