@@ -64,6 +64,8 @@ function mustBe(host: Host, role: Host["role"]): string {
 export async function inject(state: LabState, fault: Fault): Promise<void> {
   const { name: lab, topology } = state;
   const broken = await listFaults(lab);
+  // The agent puts it back by itself: nothing stays broken.
+  if (fault.kind === "wireguard") return killWireGuard(state, fault.host, fault.interface);
   await addFault(lab, fault);
   switch (fault.kind) {
     case "node":
@@ -77,11 +79,6 @@ export async function inject(state: LabState, fault: Fault): Promise<void> {
     case "agent":
     case "controller":
       if ((await initOf(lab, fault.host)) !== undefined) await stopService(lab, fault.host);
-      return;
-    case "wireguard":
-      await killWireGuard(state, fault.host, fault.interface);
-      // The agent puts it back by itself: nothing stays broken.
-      await removeFault(lab, fault);
       return;
     default:
       fault satisfies never;

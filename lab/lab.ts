@@ -1,5 +1,6 @@
 /** A running lab, for tests, benches and the command line. */
 import { execa } from "execa";
+import { isIP } from "node:net";
 import { IsthmusError } from "../mesh/errors.ts";
 import type { Fault } from "./blueprint.ts";
 import { enter } from "./enter.ts";
@@ -116,7 +117,7 @@ export function labOf(state: LabState): Lab {
 
   const startGapStream: Lab["startGapStream"] = async (options) => {
     hostNamed(topology, options.from);
-    const target = topology.hosts.find((host) => host.name === options.to);
+    const target = isIP(options.to) === 0 ? hostNamed(topology, options.to) : undefined;
     const overlay =
       target?.role === "node" && options.underlay !== true && target.name !== options.from ? await overlayAddress(target.name) : undefined;
     const address = overlay ?? (target === undefined ? options.to : nearestAddress(topology, options.from, target));

@@ -9,7 +9,9 @@ import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { durationMs } from "../mesh/model/scalars.ts";
 import { enter } from "./enter.ts";
 import { describeFault, FAULT_KINDS, type FaultKind } from "./faults.ts";
-import { openLab } from "./lab.ts";
+import type { Fault } from "./blueprint.ts";
+import { type Lab, openLab } from "./lab.ts";
+import { waitForReconnection } from "./mesh.ts";
 import { DEFAULT_LAB } from "./names.ts";
 import { renderGap, renderHint, renderStatus } from "./render.ts";
 import { serviceLog } from "./build.ts";
@@ -81,7 +83,9 @@ export function labProgram(exit: (code: number) => void): Command {
   named(lab.command("heal").description("Put right what was broken: all, or what is named"))
     .argument("[what...]", "a kind, a host, or both")
     .action(async (words: string[], options: { name?: string }) => {
-      const healed = await (await openLab(options.name)).heal(...words);
+      const lab = await openLab(options.name);
+      const healed = await lab.heal(...words);
+      await settle(lab, healed);
       process.stdout.write(healed.length === 0 ? "nothing to heal\n" : `healed: ${healed.map(describeFault).join(", ")}\n`);
     });
 
@@ -140,6 +144,22 @@ export function labProgram(exit: (code: number) => void): Command {
       exit(report.sent === 0 || report.lost === report.sent ? 1 : 0);
     });
   return lab;
+}
+
+/** Whoever healed the controller asks it next: it should be there. */
+async function settle(lab: Lab, healed: readonly Fault[]): Promise<void> {
+  const { hosts, faults } = await lab.status();
+  const controller = hosts.find((host) => host.role === "controller");
+  const off = faults.some((fault) => (fault.kind === "controller" || fault.kind === "node") && fault.host === controller?.name);
+  const back = healed.some((fault) => (fault.kind === "controller" || fault.kind === "node") && fault.host === controller?.name);
+  if (!back || off || lab.controllerSocket === undefined) return;
+  const cut = new Set(faults.flatMap((fault) => (fault.kind === "link" ? [] : [fault.host])));
+  const running = hosts.filter((host) => host.role === "node" && host.power === "on" && !cut.has(host.name));
+  await waitForReconnection(
+    lab.state,
+    lab.controllerSocket,
+    running.map((host) => host.name),
+  );
 }
 
 interface PingFlags {

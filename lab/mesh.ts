@@ -161,6 +161,25 @@ export async function waitForNodes(
   }
 }
 
+const isConnected = (object: Named): boolean => object.status !== undefined && "connected" in object.status && object.status.connected === true;
+
+const RECONNECT_MS = 10_000;
+
+/**
+ * After the controller was away: waits until it answers, and for a while until the nodes whose agents run are connected again,
+ * so that what is asked next is answered.
+ */
+export async function waitForReconnection(state: LabState, socket: string, running: readonly string[]): Promise<void> {
+  const client = await waitForController(state, socket);
+  const connected = async (): Promise<true | undefined> => {
+    const nodes = await list(client, "meshnodes");
+    const away = nodes.filter((node) => running.includes(String(node.metadata.name)) && !isConnected(node));
+    return away.length === 0 ? true : undefined;
+  };
+  // A node that is cut off from the controller stays away: that is no error.
+  await eventually("the nodes are connected again", RECONNECT_MS, connected, { everyMs: 50 }).catch(() => undefined);
+}
+
 interface Document {
   readonly kind: string;
   readonly metadata: { readonly name: string };

@@ -45,7 +45,7 @@ export async function labUp(options: UpOptions): Promise<Lab> {
       "AlreadyRunning",
       condition === "up" ? `the lab "${name}" is up already` : `the lab "${name}" is being built by another "lab up"`,
       {
-        remedy: "Run `isthmus lab down` first, or make another one: `isthmus lab up --name OTHER`.",
+        remedy: `Run \`isthmus lab down --name ${name}\` first, or make another one: \`isthmus lab up --name OTHER\`.`,
       },
     );
   }

@@ -159,6 +159,7 @@ describe("a lab with agents", () => {
     );
     await becomes("the tunnel is preferred again", "datacenter2", addressOf("do1"));
     expect(await leaks()).toBe(0);
+    await expect(lab.fail("wireguard", "datacenter1", "ismg9")).rejects.toMatchObject({ code: "NotFound" });
     expect((await lab.status()).faults).toEqual([]);
   });
 
