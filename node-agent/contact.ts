@@ -6,6 +6,7 @@ import { X509Certificate } from "node:crypto";
 import { request } from "node:http";
 import { connect as tlsConnect, type DetailedPeerCertificate, type TLSSocket } from "node:tls";
 import { errorFromBody, IsthmusError } from "../mesh/errors.ts";
+import { jsonOf } from "../mesh/model/wire.ts";
 import { codeOf } from "./files.ts";
 import { spkiHash } from "./keys.ts";
 
@@ -81,7 +82,7 @@ export async function postJson(socket: TLSSocket, path: string, body: unknown, s
           answer.on("data", (part: Buffer) => parts.push(part));
           answer.on("error", failed);
           answer.on("end", () => {
-            const parsed = tryJson(Buffer.concat(parts).toString("utf8"));
+            const parsed = jsonOf(Buffer.concat(parts).toString("utf8"));
             if (answer.statusCode !== undefined && answer.statusCode < 300 && parsed !== undefined) done(parsed);
             else failed(errorFromBody(parsed));
           });
@@ -192,12 +193,4 @@ function presentedChain(peer: DetailedPeerCertificate): X509Certificate[] {
 
 export function splitPem(text: string): string[] {
   return text.match(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g) ?? [];
-}
-
-function tryJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -4,7 +4,7 @@
  */
 import { WebSocket } from "ws";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
-import { type AgentMessage, type AgentReport, type AskedOf, ControllerMessage } from "../mesh/model/wire.ts";
+import { type AgentMessage, type AgentReport, type AskedOf, ControllerMessage, jsonOf } from "../mesh/model/wire.ts";
 import { backoffMs, pause } from "./backoff.ts";
 import { type Credentials, openContact } from "./contact.ts";
 import { beatOf, bucketsOf, helloOf, type Holdings, receive } from "./holdings.ts";
@@ -112,7 +112,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
   };
 
   const take = (text: string, address: string, remote: string | undefined, failed: (error: IsthmusError) => void): void => {
-    const parsed = ControllerMessage.safeParse(tryJson(text));
+    const parsed = ControllerMessage.safeParse(jsonOf(text));
     // Unknown messages come from newer controllers; they are not ours to judge.
     if (!parsed.success) return;
     const message = parsed.data;
@@ -177,7 +177,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
           const parts: Buffer[] = [];
           reply.on("data", (part: Buffer) => parts.push(part));
           reply.on("end", () => {
-            done(errorFromBody(tryJson(Buffer.concat(parts).toString("utf8"))));
+            done(errorFromBody(jsonOf(Buffer.concat(parts).toString("utf8"))));
             ws.terminate();
           });
         });
@@ -226,12 +226,4 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
       }
     },
   };
-}
-
-function tryJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

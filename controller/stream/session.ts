@@ -4,7 +4,7 @@ import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { IsthmusError, errorFromBody } from "../../mesh/errors.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
-import { AgentMessage, type AgentHello, type AgentReport, type AskedOf } from "../../mesh/model/wire.ts";
+import { AgentMessage, type AgentHello, type AgentReport, type AskedOf, jsonOf } from "../../mesh/model/wire.ts";
 import { BYTES, MESSAGES, type Allowance } from "./allowance.ts";
 import { messageFrames, sizeOf, type Frames } from "./frame.ts";
 import type { Receiver } from "./hub.ts";
@@ -186,7 +186,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     if (cut) return;
     slowDown(allowance.spend({ messages: 1, bytes: data.length }, performance.now()));
     if (cut) return;
-    const parsed = AgentMessage.safeParse(tryJson(data));
+    const parsed = AgentMessage.safeParse(jsonOf(data.toString("utf8")));
     // What a newer agent says beyond this version is not ours to judge; a hello that cannot be read is refused.
     if (parsed.success) take(parsed.data);
     else if (session === undefined) {
@@ -214,12 +214,4 @@ export function silence(session: AgentSession, now: number): "none" | "ping" | "
   const quiet = now - session.lastHeard;
   if (session.doubtedAt !== undefined && session.lastHeard < session.doubtedAt && now - session.doubtedAt > DOUBT_MS) return "dead";
   return quiet > SILENCE_MS ? "dead" : quiet > PING_AFTER_MS ? "ping" : "none";
-}
-
-function tryJson(data: Buffer): unknown {
-  try {
-    return JSON.parse(data.toString("utf8"));
-  } catch {
-    return undefined;
-  }
 }

@@ -226,3 +226,12 @@ export const NodeFacts = z.object({
   labels: Labels.optional(),
 });
 export type NodeFacts = z.infer<typeof NodeFacts>;
+
+/** What a text says as JSON; `undefined`, which no schema takes, where it is none. */
+export function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
