@@ -1,6 +1,21 @@
 /** A managed block in the hosts file. Everything outside its two marker lines stays byte for byte. */
-import { chmodSync, chownSync, readFileSync, renameSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
+import { onDisk, readIfThere, writeFailure } from "../files.ts";
 
 const BEGIN = "# isthmus begin: kept by the isthmus agent, changes are overwritten";
 const FIRST = "# isthmus begin";
@@ -12,7 +27,7 @@ type Hosts = ReadonlyMap<string, readonly IpAddress[]>;
 
 export function observeHosts(file: string): Map<string, readonly IpAddress[]> {
   const hosts = new Map<string, IpAddress[]>();
-  for (const line of (readText(file).match(BLOCK) ?? []).flatMap((block) => block.split("\n"))) {
+  for (const line of ((readIfThere(file) ?? "").match(BLOCK) ?? []).flatMap((block) => block.split("\n"))) {
     const [address, ...names] = line.trim().split(/\s+/);
     if (address === undefined || address === "" || address.startsWith("#")) continue;
     for (const name of names) hosts.set(name, [...(hosts.get(name) ?? []), address as IpAddress]);
@@ -22,7 +37,7 @@ export function observeHosts(file: string): Map<string, readonly IpAddress[]> {
 
 /** An empty map removes the block. */
 export function writeHosts(file: string, hosts: Hosts): void {
-  const before = readText(file);
+  const before = readIfThere(file) ?? "";
   const outside = withoutOrphans(before.replace(BLOCK, ""), new Set(linesOf(hosts)));
   const rest = outside === "" || outside.endsWith("\n") ? outside : `${outside}\n`;
   const after = hosts.size === 0 ? rest : `${rest}${[BEGIN, ...linesOf(hosts), END].join("\n")}\n`;
@@ -47,15 +62,7 @@ function linesOf(hosts: Hosts): string[] {
   return [...names].map(([address, all]) => [address, ...all].join(" "));
 }
 
-function readText(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
-    throw error;
-  }
-}
-
+/** Whole or not at all: on a full disk the file stays as it is. @throws DiskFull, FileMode */
 function replaceText(file: string, text: string): void {
   const temporary = `${file}.isthmus-new`;
   try {
@@ -64,13 +71,32 @@ function replaceText(file: string, text: string): void {
     chmodSync(temporary, now === undefined ? 0o644 : now.mode & 0o777);
     if (now !== undefined) chownSync(temporary, now.uid, now.gid);
     renameSync(temporary, file);
-  } catch {
-    // In containers the hosts file is a mount of its own, which cannot be renamed over.
-    try {
-      unlinkSync(temporary);
-    } catch {
-      // It was not made.
-    }
-    writeFileSync(file, text, { flush: true });
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    const failure = writeFailure(file, error);
+    if (failure.code === "DiskFull") throw failure;
+    // In containers the hosts file is a mount of its own, which cannot be renamed over, in a folder that may be read-only.
+    overwrite(file, text);
   }
+}
+
+/** In place; what was there comes back where the new text finds no room. */
+function overwrite(file: string, text: string): void {
+  onDisk(file, () => {
+    const handle = openSync(file, constants.O_RDWR | constants.O_CREAT, 0o644);
+    const before = readFileSync(handle);
+    const put = (bytes: Uint8Array): void => {
+      for (let at = 0; at < bytes.length;) at += writeSync(handle, bytes, at, bytes.length - at, at);
+      ftruncateSync(handle, bytes.length);
+      fsyncSync(handle);
+    };
+    try {
+      put(Buffer.from(text));
+    } catch (error) {
+      put(before);
+      throw error;
+    } finally {
+      closeSync(handle);
+    }
+  });
 }
