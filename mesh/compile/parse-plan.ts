@@ -167,8 +167,11 @@ function parseRoute<T extends object>(view: string, headKey: string, schema: z.Z
     else if (!key.startsWith("d/")) faults.push(unknownKey(view, key));
     else if (!DestinationPlan.safeParse(value).success)
       faults.push({ view, key, message: "this agent does not know this form of a destination; upgrade it" });
-    else if (isCidr(key.slice(2))) destinations.push(key.slice(2) as Cidr);
-    else faults.push({ view, key, message: "not a canonical prefix" });
+    else {
+      const cidr = destinationOf(key);
+      if (cidr !== undefined) destinations.push(cidr);
+      else faults.push({ view, key, message: "not a canonical prefix" });
+    }
   }
   if (head !== undefined) return { plan: { ...head, destinations }, faults };
   if (!entries.some(([key]) => key === headKey)) faults.push({ view, key: headKey, message: "is missing" });
@@ -205,17 +208,21 @@ function parse(schema: z.ZodType, raw: unknown): { readonly value: unknown } | {
   };
 }
 
-/** Prefix texts that were found good; forgotten when there are too many. */
-const goodCidrs = new Set<string>();
+/**
+ * Prefixes of keys that were found good; forgotten when there are too many. Every plan has the same string for one destination: what
+ * is remembered of 2,000 of them is then found by identity, which a text cut out of another one anew is not.
+ */
+const goodCidrs = new Map<string, Cidr>();
 const MAX_GOOD_CIDRS = 200_000;
 
-function isCidr(text: string): boolean {
-  if (goodCidrs.has(text)) return true;
-  const result = Cidr.safeParse(text);
-  if (!result.success || result.data !== text) return false;
+function destinationOf(key: string): Cidr | undefined {
+  const known = goodCidrs.get(key);
+  if (known !== undefined) return known;
+  const result = Cidr.safeParse(key.slice(2));
+  if (!result.success || result.data !== key.slice(2)) return undefined;
   if (goodCidrs.size >= MAX_GOOD_CIDRS) goodCidrs.clear();
-  goodCidrs.add(text);
-  return true;
+  goodCidrs.set(key, result.data);
+  return result.data;
 }
 
 function isPathId(text: string): text is PathId {

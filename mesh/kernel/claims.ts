@@ -46,11 +46,23 @@ export function serves(plan: Plan, id: PathId): boolean {
   return plan.serves.has(id) || (plan.paths.get(id)?.gateways.some(({ node }) => node === plan.self.name) ?? false);
 }
 
+/** A LAN gateway, with the length of the connected prefix that it is reached in; absent where there is none. */
+interface Hop {
+  readonly gateway: IpAddress;
+  readonly host: ParsedCidr;
+  readonly bits: number | undefined;
+}
+
+function hopOf(gateway: IpAddress, connected: PrefixMap<string>): Hop {
+  const host = parsed(hostCidr(gateway));
+  return { gateway, host, bits: connected.covering(host)?.cidr.bits };
+}
+
 interface Lookup {
   readonly shields: Protections;
   readonly connected: PrefixMap<string>;
   /** Owner by table and destination; the overlay and main are one domain, because packets see them as one. */
-  readonly owners: Map<string, string>;
+  readonly owners: Map<number, Map<Cidr, string>>;
 }
 
 function resolve({ plan, host, lanChoices }: Pick<DesiredInput, "plan" | "host" | "lanChoices">): Claims {
@@ -63,15 +75,17 @@ function resolve({ plan, host, lanChoices }: Pick<DesiredInput, "plan" | "host" 
 
   for (const claim of claimsInOrder(plan)) {
     const chosen = claim.table === undefined ? [] : (lanChoices.get(claim.id) ?? plan.lanRoutes.get(claim.id)?.gateways.slice(0, 1) ?? []);
-    const gateways = chosen.filter((gateway) => look.connected.covering(parsed(hostCidr(gateway))) !== undefined);
+    const hops = chosen.map((gateway) => hopOf(gateway, look.connected));
+    const gateways = hops.flatMap(({ gateway, bits }) => (bits === undefined ? [] : [gateway]));
+    const owners = getOr(look.owners, claim.table ?? MAIN_TABLE, () => new Map<Cidr, string>());
     for (const destination of claim.destinations) {
       const cidr = parsed(destination);
-      const refusal = whyNot(claim, destination, chosen, gateways, look);
+      const refusal = whyNot(claim, cidr, owners.get(destination), hops, look);
       if (refusal !== undefined) {
         refusals.push({ id: claim.id, destination, ...refusal });
         continue;
       }
-      look.owners.set(ownerKey(claim, destination), claim.id);
+      owners.set(destination, claim.id);
       if (claim.table === undefined) {
         overlay.set(destination, claim.id);
         routed.add(cidr, claim.id);
@@ -90,26 +104,21 @@ function resolve({ plan, host, lanChoices }: Pick<DesiredInput, "plan" | "host" 
 
 function whyNot(
   claim: Claim,
-  destination: Cidr,
-  chosen: readonly IpAddress[],
-  reachable: readonly IpAddress[],
+  cidr: ParsedCidr,
+  owner: string | undefined,
+  hops: readonly Hop[],
   look: Lookup,
 ): Pick<Refusal, "why" | "detail"> | undefined {
-  const cidr = parsed(destination);
   if (claim.table !== undefined && OWN_TABLES.has(claim.table)) return { why: "Protected", detail: `table ${claim.table}, which belongs to Isthmus` };
-  const inside = chosen.find((gateway) => swallows(cidr, gateway, look.connected));
-  if (inside !== undefined) return { why: "InsideOwnDestination", detail: inside };
-  const shield = look.shields.map.covering(cidr);
+  const inside = hops.find((hop) => swallows(cidr, hop));
+  if (inside !== undefined) return { why: "InsideOwnDestination", detail: inside.gateway };
+  const shield = look.shields.over(cidr);
   // Paths between sites are the way to the overlay's own addresses.
-  const between = betweenSites(claim.id) && shield?.value.carve === false;
-  if (shield !== undefined && !between) return { why: "Protected", detail: shield.value.why };
-  if (claim.table !== undefined && reachable.length === 0) return { why: "NotReachable", detail: chosen.join(", ") };
-  const owner = look.owners.get(ownerKey(claim, destination));
+  const between = betweenSites(claim.id) && shield?.carve === false;
+  if (shield !== undefined && !between) return { why: "Protected", detail: shield.why };
+  if (claim.table !== undefined && hops.every(({ bits }) => bits === undefined))
+    return { why: "NotReachable", detail: hops.map(({ gateway }) => gateway).join(", ") };
   return owner === undefined || owner === claim.id ? undefined : { why: "Conflict", detail: owner };
-}
-
-function ownerKey({ table }: Claim, destination: Cidr): string {
-  return `${table === undefined || table === MAIN_TABLE ? "" : table}|${destination}`;
 }
 
 function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
@@ -134,9 +143,8 @@ function claimsInOrder(plan: Plan): Claim[] {
 }
 
 /** A gateway inside the destination is fine only while its connected prefix is the more specific one. */
-function swallows(destination: ParsedCidr, gateway: IpAddress, connected: PrefixMap<string>): boolean {
-  const host = parsed(hostCidr(gateway));
-  return contains(destination, host) && (connected.covering(host)?.cidr.bits ?? 0) <= destination.bits;
+function swallows(destination: ParsedCidr, { host, bits = 0 }: Hop): boolean {
+  return contains(destination, host) && bits <= destination.bits;
 }
 
 /** Strictly inside a destination of ours, and not inside the overlay: there the overlay's own routes stand. */
@@ -148,6 +156,7 @@ function throwsFor(
   overlay: ReadonlyMap<Cidr, string>,
   routed: PrefixMap<string>,
 ): Cidr[] {
+  if (overlay.size === 0) return [];
   const ranges = overlayRanges(plan).map(parseCidr);
   const found = new Map<Cidr, ParsedCidr>();
   const consider = (text: Cidr): void => {

@@ -1,7 +1,7 @@
 /** What no plan may cut off (I9), and the overlay's own ranges. */
 import type { Plan } from "../model/plan.ts";
 import type { Cidr, IpAddress } from "../model/scalars.ts";
-import { contains, formatCidr, hostCidr, overlaps, parseCidr, splitEndpoint } from "../net/ip.ts";
+import { contains, formatCidr, hostCidr, overlaps, parseCidr, splitEndpoint, type ParsedCidr } from "../net/ip.ts";
 import { PrefixMap } from "./prefixes.ts";
 import type { HostFacts } from "./types.ts";
 
@@ -12,7 +12,8 @@ export interface Protection {
 }
 
 export interface Protections {
-  readonly map: PrefixMap<Protection>;
+  /** The narrowest one that holds all of a prefix. */
+  readonly over: (cidr: ParsedCidr) => Protection | undefined;
   readonly entries: readonly (readonly [Cidr, Protection])[];
 }
 
@@ -41,7 +42,37 @@ export function connectedPrefixes(host: HostFacts): PrefixMap<string> {
   return map;
 }
 
+let last: Protections | undefined;
+
+/** The same object while the same is protected: it remembers what it said of each of 2,000 destinations. */
 export function protections(plan: Plan, host: HostFacts): Protections {
+  const entries = protectedPrefixes(plan, host);
+  if (last === undefined || !sameEntries(last.entries, entries)) last = { over: lookUp(entries), entries };
+  return last;
+}
+
+function sameEntries(a: Protections["entries"], b: Protections["entries"]): boolean {
+  return a.length === b.length && a.every(([cidr, { why, carve }], i) => cidr === b[i]![0] && why === b[i]![1].why && carve === b[i]![1].carve);
+}
+
+const REMEMBERED = 20_000;
+
+function lookUp(entries: Protections["entries"]): Protections["over"] {
+  const map = new PrefixMap<Protection>();
+  for (const [cidr, value] of entries) map.add(parseCidr(cidr), value);
+  // By object: a parsed prefix is the same one whenever its text is met again (`parsed`).
+  const said = new Map<ParsedCidr, Protection | undefined>();
+  return (cidr) => {
+    const earlier = said.get(cidr);
+    if (earlier !== undefined || said.has(cidr)) return earlier;
+    const found = map.covering(cidr)?.value;
+    if (said.size >= REMEMBERED) said.clear();
+    said.set(cidr, found);
+    return found;
+  };
+}
+
+function protectedPrefixes(plan: Plan, host: HostFacts): Protections["entries"] {
   const list: (readonly [Cidr, Protection])[] = [];
   const put = (cidr: Cidr, why: string, carve = true): void => void list.push([cidr, { why, carve }]);
   for (const range of overlayRanges(plan)) put(range, "the overlay's own addresses", false);
@@ -67,9 +98,7 @@ export function protections(plan: Plan, host: HostFacts): Protections {
     }
   }
   for (const { address, why } of host.protectedAddresses) put(hostCidr(address), why);
-  const map = new PrefixMap<Protection>();
-  for (const [cidr, value] of list) map.add(parseCidr(cidr), value);
-  return { map, entries: list };
+  return list;
 }
 
 export function overlayRanges(plan: Plan): Cidr[] {

@@ -4,7 +4,7 @@
  */
 import type { PathId } from "../model/plan.ts";
 import type { Cidr, IpAddress, NodeName } from "../model/scalars.ts";
-import { compareCidr, familyOf, hostCidr } from "../net/ip.ts";
+import { compareCidr, familyOf, hostCidr, type ParsedCidr } from "../net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress, meshRanges, type AddressPair } from "../net/overlay.ts";
 import { hasV6 } from "./addresses.ts";
 import type { Claims } from "./claims.ts";
@@ -17,9 +17,12 @@ import { deviceOf, isMeshPeer } from "./topology.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
 import { isGateway, LEAST_V6_MTU, linkCarriesV6, overlayMtu } from "./wireguard.ts";
 
-let last: { claims: Claims; network: unknown; key: string; routes: ReadonlyMap<string, Route> } | undefined;
+let last: { claims: Claims; network: unknown; key: string; routes: ReadonlyMap<string, Route>; made: MadeRoutes } | undefined;
 
-/** A failover changes groups, not routes: the same map comes back, and the diff of 2,000 routes costs nothing. */
+/**
+ * A failover changes groups, not routes: the same map comes back, and the diff of 2,000 routes costs nothing. Where one of them
+ * changed the others are the same objects.
+ */
 export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Groups): ReadonlyMap<string, Route> {
   const { plan, host } = input;
   const ends = [...input.links]
@@ -42,7 +45,8 @@ export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Group
     ];
     const fits = v6Fits(input, groups, small);
     const usable = routes.filter((route) => route.family === 4 || (hasV6(host) && (!overLink(route) || (carriesV6 && fits(route)))));
-    last = { claims, network: plan.network, key, routes: sorted(usable) };
+    const made = madeOf(usable, last?.made);
+    last = { claims, network: plan.network, key, routes: sorted(made), made };
   }
   return last.routes;
 }
@@ -192,8 +196,40 @@ function overLink(route: Route): boolean {
   return route.nexthopId !== undefined || route.dev?.startsWith("ism") === true;
 }
 
-function sorted(routes: readonly Route[]): ReadonlyMap<string, Route> {
-  const known = routes.map((route) => ({ route, cidr: parsed(route.dst) }));
-  known.sort((a, b) => a.route.table - b.route.table || compareCidr(a.cidr, b.cidr) || a.route.metric - b.route.metric);
-  return new Map(known.map(({ route }) => [routeKey(route), route]));
+/** A route with what its place among the others hangs on. */
+interface Made {
+  readonly route: Route;
+  readonly cidr: ParsedCidr;
+  readonly key: string;
+}
+
+/** By destination. */
+type MadeRoutes = ReadonlyMap<Cidr, readonly Made[]>;
+
+/** A route that says the same as one of the run before is that one, with its key. */
+function madeOf(routes: readonly Route[], before: MadeRoutes | undefined): MadeRoutes {
+  const all = new Map<Cidr, Made[]>();
+  for (const route of routes) {
+    const made = before?.get(route.dst)?.find((one) => sameIn(one.route, route)) ?? { route, cidr: parsed(route.dst), key: routeKey(route) };
+    const list = all.get(route.dst);
+    if (list === undefined) all.set(route.dst, [made]);
+    else list.push(made);
+  }
+  return all;
+}
+
+/** Of one destination. */
+function sameIn(a: Route, b: Route): boolean {
+  if (a.table !== b.table || a.metric !== b.metric || a.type !== b.type || a.nexthopId !== b.nexthopId || a.via !== b.via) return false;
+  if (a.dev !== b.dev || a.src !== b.src || a.mtu !== b.mtu) return false;
+  return a.multipath === b.multipath || JSON.stringify(a.multipath) === JSON.stringify(b.multipath);
+}
+
+function sorted(made: MadeRoutes): ReadonlyMap<string, Route> {
+  const all: Made[] = [];
+  for (const some of made.values()) all.push(...some);
+  all.sort((a, b) => a.route.table - b.route.table || compareCidr(a.cidr, b.cidr) || a.route.metric - b.route.metric);
+  const routes = new Map<string, Route>();
+  for (const { key, route } of all) routes.set(key, route);
+  return routes;
 }
