@@ -1,9 +1,10 @@
 /** Per-resource results and events of one pass: what the controller and the user are told (I7). Pure. */
-import { REASONS } from "../mesh/elect/types.ts";
+import { isForlorn, type Reason, REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { pathSlots } from "../mesh/kernel/nexthops.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Refusal } from "../mesh/kernel/types.ts";
+import type { PathId } from "../mesh/model/plan.ts";
 import type { NodeName } from "../mesh/model/scalars.ts";
 import type { AgentEvent, ResourceResult } from "../mesh/model/wire.ts";
 import type { Pass } from "./reconcile.ts";
@@ -16,14 +17,18 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
   const refused = Map.groupBy(pass.desired.refusals, ({ id }) => id);
   const failed = failuresById(pass);
   const results: Record<string, ResourceResult> = {};
-  const put = (id: string, nextHop: readonly string[], reason: string, since: number, alive: boolean, draining: readonly NodeName[] = []): void => {
+  const put = (id: string, nextHop: readonly string[], reason: Reason, since: number, alive: boolean, draining: readonly NodeName[] = []): void => {
     const error = failed.get(id);
     const refusals = refused.get(id) ?? [];
-    const hop = nextHop.length === 0 ? {} : { nextHop: nextHop.join(",").slice(0, 64) };
+    const forlorn = nextHop.length > 0 && isForlorn(reason);
+    const wanted = plan.paths.get(id as PathId)?.destinations ?? plan.lanRoutes.get(id)?.destinations ?? [];
+    // Of what is refused as a whole, no gateway carries anything.
+    const idle = nextHop.length === 0 || (refusals.length > 0 && refusals.length >= wanted.length);
+    const hop = idle ? {} : { nextHop: nextHop.join(",").slice(0, 64) };
     const at = { since: Math.round(wall(since)), ...(draining.length === 0 ? {} : { draining: draining.slice(0, 64) }) };
     if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
     else if (refusals.length > 0) results[id] = { ok: false, reason: refusals[0]?.why ?? "Refused", message: refusalText(refusals), ...hop, ...at };
-    else results[id] = { ok: alive, reason, ...hop, ...at };
+    else results[id] = { ok: alive && !forlorn, reason, ...(forlorn ? { message: forlornText(id, reason) } : {}), ...hop, ...at };
   };
   for (const [id, choice] of pass.elections.paths) {
     put(
@@ -39,22 +44,49 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
   return results;
 }
 
-/** One event per path whose gateway changed, not one per destination. */
+/** What can be done where the traffic is pointed at a gateway that is believed dead. */
+function forlornText(id: string, reason: Reason): string {
+  const lan = id.startsWith("lanroute/") || id.startsWith("staticroute/");
+  const remedy = lan
+    ? "is the router up, and does it answer its health check? `health.type: none` believes it alive always"
+    : "look at the gateways (`isthmus status` on them) and at their uplinks";
+  return `${REASONS[reason]}; ${remedy}`;
+}
+
+/** One event per path whose gateway changed, or that lost its last living one; not one per destination. */
 export function moveEvents(pass: Pass): Omit<AgentEvent, "at">[] {
   const events: Omit<AgentEvent, "at">[] = [];
-  const move = (id: string, before: readonly string[] | undefined, after: readonly string[], reason: keyof typeof REASONS): void => {
-    if (before === undefined ? after.length === 0 : before.join() === after.join()) return;
+  const move = (
+    id: string,
+    before: readonly string[] | undefined,
+    after: readonly string[],
+    reason: Reason,
+    reasonBefore: Reason | undefined,
+  ): void => {
+    if (before === undefined ? after.length === 0 : before.join() === after.join()) {
+      const lost = isForlorn(reason);
+      if (after.length === 0 || reasonBefore === undefined || lost === isForlorn(reasonBefore) || reason === "OwnStall") return;
+      const message = lost ? `${id} stays with ${after.join(", ")}: ${REASONS[reason]}` : `${id} is carried by ${after.join(", ")} again`;
+      events.push({ type: lost ? "Warning" : "Normal", reason, message, about: id });
+      return;
+    }
     const from = before === undefined || before.length === 0 ? "" : ` from ${before.join(", ")}`;
     const to = after.length === 0 ? "no gateway" : after.join(", ");
     events.push({
-      type: reason === "GatewayDown" || reason === "UplinkDown" || after.length === 0 ? "Warning" : "Normal",
+      type: reason === "GatewayDown" || reason === "UplinkDown" || after.length === 0 || isForlorn(reason) ? "Warning" : "Normal",
       reason,
       message: `${id} goes${from} to ${to}: ${REASONS[reason]}`,
       about: id,
     });
   };
-  for (const [id, choice] of pass.elections.paths) move(id, pass.before.paths.get(id)?.active, choice.active, choice.reason);
-  for (const [id, choice] of pass.elections.lans) move(id, pass.before.lans.get(id)?.gateways, choice.gateways, choice.reason);
+  for (const [id, choice] of pass.elections.paths) {
+    const before = pass.before.paths.get(id);
+    move(id, before?.active, choice.active, choice.reason, before?.reason);
+  }
+  for (const [id, choice] of pass.elections.lans) {
+    const before = pass.before.lans.get(id);
+    move(id, before?.gateways, choice.gateways, choice.reason, before?.reason);
+  }
   return events;
 }
 
@@ -66,7 +98,7 @@ const REMEDIES: Readonly<Record<Refusal["why"], string>> = {
   Conflict: " has it already and is older: change or delete one of the two",
 };
 
-function refusalText(refusals: readonly Refusal[]): string {
+export function refusalText(refusals: readonly Refusal[]): string {
   const shown = refusals.slice(0, 3).map(({ destination, why, detail }) => `${destination}: ${why} (${detail})${REMEDIES[why]}`);
   const more = refusals.length > shown.length ? `, and ${refusals.length - shown.length} more` : "";
   return `not routed: ${shown.join("; ")}${more}`.slice(0, MESSAGE);

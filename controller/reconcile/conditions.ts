@@ -111,11 +111,15 @@ function readiness(id: string | undefined, total: number, ready: number, failing
       type: "Ready",
       status: "False",
       reason: "NodesFailing",
-      message: `${failing.length} of ${total} nodes report a fault; the first is ${failing[0]?.node}: ${failing[0]?.reason}`,
+      message: `${failing.length} of ${total} ${total === 1 ? "node reports" : "nodes report"} a fault; the first is ${faultText(failing[0])}`,
     };
   if (ready < total)
     return { type: "Ready", status: "Unknown", reason: "Waiting", message: `${total - ready} of ${total} nodes have not reported yet` };
   return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
+}
+
+function faultText(fault: NodeFault | undefined): string {
+  return `${fault?.node}: ${fault?.reason}${fault?.message === undefined ? "" : ` (${fault.message})`}`;
 }
 
 function siteReady(total: number, missing: readonly string[]): Plain {

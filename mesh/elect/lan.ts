@@ -5,7 +5,7 @@
  */
 import type { LanRoutePlan } from "../model/plan.ts";
 import type { IpAddress } from "../model/scalars.ts";
-import type { LinkVerdict, Reason, Rejected } from "./types.ts";
+import { isForlorn, type LinkVerdict, type Reason, type Rejected } from "./types.ts";
 
 export interface LanHealthView {
   readonly verdict: LinkVerdict;
@@ -33,7 +33,7 @@ export interface LanInput {
 
 /** What the kernel already held at start (I2). */
 export function adoptedLanChoice(gateways: readonly IpAddress[], now: number): LanChoice {
-  return { gateways, reason: "LastKnown", since: now, rejected: [], wakeAt: undefined };
+  return { gateways, reason: "NotHeardYet", since: now, rejected: [], wakeAt: undefined };
 }
 
 /** Elects. Returns `previous` itself when nothing changed. */
@@ -56,8 +56,8 @@ function choose(input: LanInput, current: readonly IpAddress[]): Pick<LanChoice,
   const alive = up.length > 0 ? up : lan.gateways.filter((gateway) => input.health.get(gateway)?.holdDownUntil !== undefined);
   // Not heard since the start is not dead: what carried before goes on until its checks have spoken (I2).
   const kept = current.filter((gateway) => verdict(gateway) === "Unknown" || (up.length === 0 && alive.includes(gateway)));
-  if (alive.length === 0 || (lan.strategy === "Failover" && kept.length > 0))
-    return nobodyBetter(lan, current, kept.length > 0 || previous?.reason === "NoneEverAlive" ? previous?.reason : undefined);
+  if (alive.length === 0) return nobodyAlive(lan, verdict, previous, current);
+  if (lan.strategy === "Failover" && kept.length > 0) return { gateways: current, reason: carrying(lan, previous, current) };
   if (lan.strategy === "Spread") {
     const gateways = lan.gateways.filter((gateway) => alive.includes(gateway) || kept.includes(gateway));
     return { gateways, reason: "Spread" };
@@ -71,9 +71,25 @@ function choose(input: LanInput, current: readonly IpAddress[]): Pick<LanChoice,
   return { gateways: [best], reason: replaced ? "PlanChanged" : current.length > 0 ? "GatewayDown" : "OnlyHealthy" };
 }
 
-function nobodyBetter(lan: LanRoutePlan, current: readonly IpAddress[], reason: Reason | undefined): Pick<LanChoice, "gateways" | "reason"> {
-  if (current.length > 0) return { gateways: current, reason: reason ?? "LastKnown" };
-  return { gateways: lan.strategy === "Spread" ? lan.gateways : lan.gateways.slice(0, 1), reason: "NoneEverAlive" };
+function nobodyAlive(
+  lan: LanRoutePlan,
+  verdict: (gateway: IpAddress) => LinkVerdict,
+  previous: LanChoice | undefined,
+  current: readonly IpAddress[],
+): Pick<LanChoice, "gateways" | "reason"> {
+  const isUnheard = (gateway: IpAddress): boolean => verdict(gateway) === "Unknown";
+  const first = previous === undefined || current.length === 0;
+  const gateways = first ? (lan.strategy === "Spread" ? lan.gateways : lan.gateways.slice(0, 1)) : current;
+  const reason = first ? "NotHeardYet" : previous.reason;
+  if (reason === "NotHeardYet") return { gateways, reason: lan.gateways.some(isUnheard) ? "NotHeardYet" : "NoneEverAlive" };
+  if (reason === "NoneEverAlive" || current.some(isUnheard)) return { gateways, reason };
+  return { gateways, reason: "LastKnown" };
+}
+
+/** How it came to be used stays visible, unless that was despair: it answers again. */
+function carrying(lan: LanRoutePlan, previous: LanChoice | undefined, current: readonly IpAddress[]): Reason {
+  if (previous !== undefined && !isForlorn(previous.reason)) return previous.reason;
+  return current[0] === lan.gateways[0] ? "Preferred" : "OnlyHealthy";
 }
 
 function rejectedBy({ lan, health, previous, now }: LanInput, gateways: readonly IpAddress[]): LanChoice["rejected"] {

@@ -41,7 +41,7 @@ interface Pick {
 
 /** A choice that was in force before this process: what the kernel or the cache still holds (I2). */
 export function adoptedChoice(active: readonly NodeName[], now: number): Choice {
-  return { active, reason: "LastKnown", since: now, rejected: [], draining: [], wakeAt: undefined };
+  return { active, reason: "NotHeardYet", since: now, rejected: [], draining: [], wakeAt: undefined };
 }
 
 /** Elects. Returns `previous` itself when nothing changed. */
@@ -65,7 +65,9 @@ function choose(input: PathInput, candidates: readonly Candidate[], current: rea
 }
 
 function nobodyAlive(input: PathInput, candidates: readonly Candidate[], current: readonly Candidate[]): Pick {
-  if (current.length > 0) return { active: nodes(current), reason: "LastKnown" };
+  // Not heard since the start is not dead: what carried before goes on, for its own reason, until the probes have spoken (I2).
+  const unheard = current.some(({ tier, link }) => tier === TIER.Unheard || link === undefined);
+  if (current.length > 0) return { active: nodes(current), reason: (unheard ? input.previous?.reason : undefined) ?? "LastKnown" };
   // The plan named other gateways; the old one carries on until the new ones have been heard, or found dead.
   const working = (input.previous?.active ?? []).filter((node) => isAlive(tierOf(input.id, input.links.get(node))));
   if (working.length > 0 && candidates.some(({ tier }) => tier === TIER.Unheard)) return { active: working, reason: "PlanChanged" };

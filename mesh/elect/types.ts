@@ -29,12 +29,18 @@ export const REASONS = {
   Draining: "the gateway before it is being drained",
   LastKnown: "no gateway is believed alive; the last working choice stays",
   NoneEverAlive: "no gateway was ever alive",
+  NotHeardYet: "what is there carries until the first probes have spoken",
   OwnStall: "this node's own probing stalled; nothing moves",
   PlanChanged: "the intent changed",
   Spread: "spread over all healthy gateways of the best priority",
   SelfGateway: "this node is a gateway of the path; the traffic leaves here",
 } as const;
 export type Reason = keyof typeof REASONS;
+
+/** The choice stands although nobody believes that it gets anything through (I4). */
+export function isForlorn(reason: Reason): boolean {
+  return reason === "LastKnown" || reason === "NoneEverAlive";
+}
 
 /**
  * Why a candidate is not chosen. `Retiring`: the intent let it go, it serves established flows only. `HoldDown`: it answers again,

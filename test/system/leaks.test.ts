@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { netnsName, WORLD } from "../../lab/names.ts";
 import { patient } from "../../lab/patience.ts";
 import { eventually, netnsScript } from "../../lab/shell.ts";
-import { background, INTERNET, type Plane, planeUp, settled, watchLeaks } from "./plane.ts";
+import { background, conditionOf, INTERNET, type Plane, planeUp, settled, watchLeaks } from "./plane.ts";
 
 const NAME = `t-${process.pid}-kl`;
 const DATACENTER = "w-dc-router";
@@ -87,7 +87,7 @@ describe("not one packet in the clear", () => {
     expect(await leaks()).toBe(0);
   });
 
-  test("when all gateways are dead, and the last choice stays", async () => {
+  test("when all gateways are dead, and the last choice stays; that it carries nothing is said, and no longer than it is so", async () => {
     await settled(plane);
     const leaks = await watch();
     await underTraffic(async () => {
@@ -96,9 +96,23 @@ describe("not one packet in the clear", () => {
         (await plane.explain("datacenter1", INTERNET)).reason === "LastKnown" ? true : undefined,
       );
       expect(await plane.seenFrom("datacenter1")).toBe("");
+      const ready = await conditionOf(plane, "egressgateways", "internet", "Ready", ({ status }) => status === "False");
+      expect(ready).toMatchObject({ reason: "NodesFailing", message: expect.stringContaining("LastKnown") });
+      const { results, events } = await plane.status("datacenter1");
+      expect(results["egress/internet"]).toMatchObject({ ok: false, reason: "LastKnown" });
+      expect(events).toContainEqual(expect.objectContaining({ type: "Warning", reason: "LastKnown", about: "egress/internet" }));
       await plane.lab.heal();
       await plane.becomes("traffic flows again", "datacenter1", [plane.addressOf("do1"), plane.addressOf("do2")]);
     });
+    await conditionOf(plane, "egressgateways", "internet", "Ready", ({ status }) => status === "True");
+    await plane.lab.fail("agent", "datacenter1");
+    await plane.lab.heal("agent");
+    const heard = await eventually("the new agent has heard its gateways", 30_000, async () => {
+      const status = await plane.status("datacenter1").catch(() => undefined);
+      return status !== undefined && status.links.length > 0 && status.links.every(({ verdict }) => verdict === "Up") ? status : undefined;
+    });
+    expect(heard.results["egress/internet"]).toMatchObject({ ok: true });
+    expect(heard.events.map(({ reason }) => reason)).not.toContain("LastKnown");
     expect(await leaks()).toBe(0);
     // The counter can count: lanhost goes to the covered host by its router.
     expect(await plane.seenFrom("lanhost")).toBe(plane.addressOf("dc-router"));

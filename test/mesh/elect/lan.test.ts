@@ -36,8 +36,9 @@ describe("LAN gateways", () => {
 
   test("nobody answers: the last one stays; nobody ever did: the first one, as a plain route would", () => {
     const at = story(lan());
-    expect(at(0, ["Unknown", "Unknown"])).toMatchObject({ gateways: [a], reason: "NoneEverAlive" });
-    expect(at(1, ["Down", "Down"]).gateways).toEqual([a]);
+    expect(at(0, ["Unknown", "Unknown"])).toMatchObject({ gateways: [a], reason: "NotHeardYet" });
+    expect(at(1, ["Down", "Unknown"])).toMatchObject({ gateways: [a], reason: "NotHeardYet" });
+    expect(at(1, ["Down", "Down"])).toMatchObject({ gateways: [a], reason: "NoneEverAlive" });
     expect(at(2, ["Down", "Up"]).gateways).toEqual([b]);
     expect(at(3, ["Down", "Down"])).toMatchObject({ gateways: [b], reason: "LastKnown" });
     expect(at(4, ["Hold", "Down"]).gateways).toEqual([a]);
