@@ -7,7 +7,7 @@ import { boot, installDisk, killAll, plugIn } from "./machine.ts";
 import { DATA_ROOT, hostPaths, labPaths, NETNS_DIR, netnsName, RUN_ROOT, WORLD } from "./names.ts";
 import { identify, kill } from "./process.ts";
 import { each, ipBatch, netnsScript } from "./shell.ts";
-import { labNames, type LabState, readState, writeState } from "./state.ts";
+import { abandonedLabs, labNames, type LabState, readState, writeState } from "./state.ts";
 import { hostNamed, type Host, type Topology } from "./topology.ts";
 
 export interface BuildOptions {
@@ -16,13 +16,23 @@ export interface BuildOptions {
   /** The service of a host, as a shell script; undefined for none. */
   readonly serviceOf: (host: Host) => string | undefined;
   readonly joined: boolean;
+  /** The lab is there until `lab down`, not only as long as this process. */
+  readonly lasting: boolean;
 }
 
 /** Makes world and hosts and boots them. The caller has checked that no lab of that name is in use. */
 export async function buildHosts(options: BuildOptions): Promise<LabState> {
   const { lab, topology } = options;
   const builder = identify(process.pid)!;
-  const state: LabState = { name: lab, phase: "building", builder, createdAt: new Date().toISOString(), topology, joined: options.joined };
+  const state: LabState = {
+    name: lab,
+    phase: "building",
+    builder,
+    createdAt: new Date().toISOString(),
+    topology,
+    joined: options.joined,
+    ...(options.lasting ? {} : { keeper: builder }),
+  };
   // Written before anything is made: whoever comes after a crash knows what to remove.
   await writeState(state);
   if (options.joined) await raiseInotify();
@@ -74,6 +84,13 @@ export async function removeLab(lab: string): Promise<boolean> {
   const left = (await netnsNames()).filter((name) => namespaces.includes(name));
   if (left.length > 0) throw new IsthmusError("KernelRefused", `cannot remove the namespaces ${left.join(", ")}`);
   return existed;
+}
+
+/** Removes the labs whose builder, test or bench was killed. Gives back their names. */
+export async function removeAbandoned(): Promise<string[]> {
+  const names = await abandonedLabs();
+  for (const name of names) await removeLab(name);
+  return names;
 }
 
 async function hostsOnDisk(run: string): Promise<string[]> {

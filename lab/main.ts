@@ -204,6 +204,7 @@ async function up(options: { file: string; name: string; join: boolean; manifest
       join: options.join,
       manifests: options.manifests,
       keep: options.keep === true,
+      lasting: true,
       setContext: true,
       signal: stop.signal,
       warn: (text) => io.err(`warning: ${text}\n`),

@@ -11,6 +11,8 @@ export interface LabState {
   readonly phase: "building" | "up";
   /** The `lab up` that builds it. */
   readonly builder: ProcessId;
+  /** Whose end is the lab's end, of a test or a bench; a lab of `lab up` has none. */
+  readonly keeper?: ProcessId;
   readonly createdAt: string;
   readonly topology: Topology;
   /** The command line's context before this lab; current again after it. */
@@ -41,12 +43,24 @@ export type LabCondition = "absent" | "building" | "up" | "dead";
 export async function labCondition(lab: string): Promise<LabCondition> {
   const state = await readState(lab);
   if (state === undefined) return (await labNames()).includes(lab) ? "dead" : "absent";
-  if (state.phase === "building") return isAlive(state.builder) ? "building" : "dead";
+  if (abandoned(state)) return "dead";
+  if (state.phase === "building") return "building";
   const failed = new Set((await listFaults(lab)).flatMap((fault) => (fault.kind === "node" ? [fault.host] : [])));
   for (const host of state.topology.hosts) {
     if (!failed.has(host.name) && (await initOf(lab, host.name)) === undefined) return "dead";
   }
   return "up";
+}
+
+/** Its builder died half-way, or the test or bench that it was for is gone. */
+function abandoned({ phase, builder, keeper }: LabState): boolean {
+  return (phase === "building" && !isAlive(builder)) || (keeper !== undefined && !isAlive(keeper));
+}
+
+export async function abandonedLabs(): Promise<string[]> {
+  const names = await labNames();
+  const states = await Promise.all(names.map(readState));
+  return states.flatMap((state) => (state !== undefined && abandoned(state) ? [state.name] : []));
 }
 
 export async function labNames(): Promise<string[]> {

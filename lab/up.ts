@@ -3,12 +3,12 @@ import { accessSync, constants } from "node:fs";
 import { readFile, rm, rmdir } from "node:fs/promises";
 import { type Contexts, contextsFile, readContexts, withContext, writeContexts } from "../cli/context.ts";
 import { IsthmusError } from "../mesh/errors.ts";
-import { buildHosts, markUp, removeLab } from "./build.ts";
+import { buildHosts, markUp, removeAbandoned, removeLab } from "./build.ts";
 import { type Lab, labOf } from "./lab.ts";
 import { applyManifests, makeTokens, serviceOf, siteDocuments, startAgents, waitForController, waitForNodes } from "./mesh.ts";
 import { checkLabName } from "./names.ts";
 import { eventually, TOOLS } from "./shell.ts";
-import { initOf, labCondition, type LabState, readState } from "./state.ts";
+import { abandonedLabs, initOf, labCondition, type LabState, readState } from "./state.ts";
 import { hostNamed, type Topology } from "./topology.ts";
 
 export interface UpOptions {
@@ -20,6 +20,8 @@ export interface UpOptions {
   readonly manifests?: boolean;
   /** Set the command line's context. */
   readonly setContext?: boolean;
+  /** The lab is there until `lab down`, not only as long as this process. */
+  readonly lasting?: boolean;
   /** Leave a lab that failed half-way as it is, to look at it. */
   readonly keep?: boolean;
   /** Told of what is not as it should be, but no reason to give up. */
@@ -54,7 +56,13 @@ export async function labUp(options: UpOptions): Promise<Lab> {
     options.signal?.throwIfAborted();
     return show(text, work);
   };
-  if (condition === "dead") await step(`removing what is left of an earlier lab "${name}"`, () => removeLab(name));
+  const left = await abandonedLabs();
+  if (condition === "dead" || left.length > 0) {
+    await step(`removing what is left of ${left.length === 0 ? name : left.join(", ")}`, async () => {
+      await removeAbandoned();
+      if (condition === "dead") await removeLab(name);
+    });
+  }
   try {
     return await build(options, name, step);
   } catch (error) {
@@ -65,7 +73,13 @@ export async function labUp(options: UpOptions): Promise<Lab> {
   async function build(options: UpOptions, name: string, step: NonNullable<UpOptions["step"]>): Promise<Lab> {
     const nodes = topology.hosts.filter((host) => host.role === "node").length;
     let state = await step(`${topology.hosts.length} hosts, ${topology.segments.length} LANs and the internet between them`, async () => {
-      const built = await buildHosts({ lab: name, topology, joined: options.join, serviceOf: (host) => serviceOf(host, options.join) });
+      const built = await buildHosts({
+        lab: name,
+        topology,
+        joined: options.join,
+        lasting: options.lasting === true,
+        serviceOf: (host) => serviceOf(host, options.join),
+      });
       await waitForInternet(built);
       return built;
     });

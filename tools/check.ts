@@ -8,6 +8,7 @@ import { cpus, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { countTests } from "./count-tests.ts";
 import { filesIn, leftBehind, networkNamespaces, PROCESSES } from "./leftovers.ts";
+import { removeOrphans } from "./orphans.ts";
 
 interface Gate {
   readonly name: string;
@@ -24,17 +25,26 @@ const STATIC: readonly Gate[] = [
   { name: "dead code", argv: [tool("knip"), "--no-progress"] },
 ];
 
-function main(filters: readonly string[]): number {
+async function main(filters: readonly string[]): Promise<number> {
   if (userInfo().uid !== 0) {
     console.error("isthmus test: the lab tests make network namespaces and need root; run it in a root shell or a container");
     return 7;
   }
   const scratch = mkdtempSync(join(tmpdir(), "isthmus-test-"));
+  // Ctrl-C and TERM reach the gate that runs; what it leaves is removed here, or by the next run where this one is killed.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
   try {
+    await sweep();
     return runAll(filters, scratch);
   } finally {
+    await sweep();
     rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+async function sweep(): Promise<void> {
+  const names = await removeOrphans();
+  if (names.length > 0) console.error(`isthmus test: removed what killed tests had left: ${names.join(" ")}`);
 }
 
 function runAll(filters: readonly string[], scratch: string): number {
@@ -49,7 +59,12 @@ function runAll(filters: readonly string[], scratch: string): number {
   const gates = filters.length > 0 ? [tests] : [...STATIC, tests];
   console.log(`isthmus test: ${gates.map((gate) => gate.name).join(", ")} (Node ${process.versions.node}, ${cpus().length} cores)`);
   const before = networkNamespaces();
-  const failed = gates.filter((gate) => !run(gate)).map((gate) => gate.name);
+  const failed: string[] = [];
+  for (const gate of gates) {
+    const outcome = run(gate);
+    if (outcome !== "ok") failed.push(gate.name);
+    if (outcome === "stopped") break;
+  }
   const left = leftBehind(before, networkNamespaces(), filesIn(processes));
   if (left.length > 0) {
     console.error(`isthmus test: the tests left network namespaces behind: ${left.join(" ")}`);
@@ -61,14 +76,14 @@ function runAll(filters: readonly string[], scratch: string): number {
   return failed.length === 0 ? 0 : 1;
 }
 
-function run(gate: Gate): boolean {
+function run(gate: Gate): "ok" | "failed" | "stopped" {
   console.log(`\n── ${gate.name} ──`);
   const started = performance.now();
   const [command = "", ...args] = gate.argv;
   const result = spawnSync(command, args, { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
-  const ok = result.status === 0;
-  console.log(`${ok ? "ok" : "FAILED"}: ${gate.name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
-  return ok;
+  const outcome = result.status === 0 ? "ok" : result.signal !== null || (result.status ?? 0) > 128 ? "stopped" : "failed";
+  console.log(`${outcome === "ok" ? "ok" : "FAILED"}: ${gate.name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
+  return outcome;
 }
 
 function readIfThere(file: string): string | undefined {
@@ -79,4 +94,4 @@ function readIfThere(file: string): string | undefined {
   }
 }
 
-process.exitCode = main(process.argv.slice(2));
+process.exitCode = await main(process.argv.slice(2));

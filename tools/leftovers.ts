@@ -1,6 +1,8 @@
 /** Which network namespaces a run of the tests left behind: others work on the same machine meanwhile. */
 import { readdirSync } from "node:fs";
 
+export const NETNS = "/run/netns";
+
 /** The folder where each process that runs tests leaves its id as a file's name. */
 export const PROCESSES = "ISTHMUS_TEST_PROCESSES";
 
@@ -10,7 +12,7 @@ export function leftBehind(before: readonly string[], after: readonly string[], 
 }
 
 export function networkNamespaces(): string[] {
-  return filesIn("/run/netns");
+  return filesIn(NETNS);
 }
 
 export function filesIn(folder: string): string[] {

@@ -1,5 +1,5 @@
 /** Bare hosts, no agents: what the lab itself promises. Needs root. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { removeLab } from "../../lab/build.ts";
@@ -11,6 +11,8 @@ import { eventually } from "../../lab/shell.ts";
 import { initOf, labCondition, readState } from "../../lab/state.ts";
 import { loadTopology } from "../../lab/topology-file.ts";
 import { labDown, labUp } from "../../lab/up.ts";
+import { networkNamespaces } from "../../tools/leftovers.ts";
+import { removeOrphans } from "../../tools/orphans.ts";
 
 const DEFAULT = new URL("../../lab/topology/default.yaml", import.meta.url).pathname;
 const NAME = `t-${process.pid}`;
@@ -306,6 +308,34 @@ describe("up and down", () => {
     await labUp({ name: other, topology, join: false });
     expect(await labCondition(other)).toBe("up");
     await labDown(other);
+  });
+
+  test("what a killed test left is removed by the next `lab up`, whatever its name", async () => {
+    const modules = ["../../lab/up.ts", "../../lab/topology-file.ts"].map((path) => JSON.stringify(new URL(path, import.meta.url).href));
+    const child = spawn(
+      process.execPath,
+      [
+        "--input-type=module",
+        "-e",
+        `const [{ labUp }, { loadTopology }] = await Promise.all([${modules.map((one) => `import(${one})`).join()}]);
+        await labUp({ name: ${JSON.stringify(other)}, topology: await loadTopology(${JSON.stringify(DEFAULT)}), join: false });
+        setInterval(() => {}, 1000);`,
+      ],
+      { stdio: "ignore" },
+    );
+    const ended = new Promise((done) => child.once("exit", done));
+    await eventually("the other lab is up", 30_000, async () => ((await labCondition(other)) === "up" ? true : undefined));
+    const namespace = `ist-x-${child.pid}-a`;
+    execFileSync("ip", ["netns", "add", namespace]);
+    child.kill("SIGKILL");
+    await ended;
+    await labUp({ name: `${NAME}-c`, topology, join: false });
+    await labDown(`${NAME}-c`);
+    expect(await labCondition(other)).toBe("absent");
+    expect(namespaces().filter((name) => name.startsWith(`isthmus-${other}`))).toEqual([]);
+    expect(await removeOrphans()).toContain(namespace);
+    expect(networkNamespaces()).not.toContain(namespace);
+    expect(await labCondition(NAME)).toBe("up");
   });
 
   test("a lab whose state file is lost is still found and removed", async () => {
