@@ -4,15 +4,17 @@ import type { Choice } from "../mesh/elect/types.ts";
 import { IsthmusError } from "../mesh/errors.ts";
 import { desiredKernel } from "../mesh/kernel/desired.ts";
 import { describeOperation, diffKernel } from "../mesh/kernel/diff.ts";
-import type { Change, Explanation } from "../mesh/model/answers.ts";
+import type { AgentDiff, Change, Explanation } from "../mesh/model/answers.ts";
 import { IpAddress } from "../mesh/model/scalars.ts";
 import type { Health } from "./elections.ts";
 import { explain } from "./explain.ts";
 import { type Holdings, proposed, type ProposedChange } from "./holdings.ts";
 import { gatewaysInUse, numberLinks } from "./links.ts";
 import type { Pass } from "./reconcile.ts";
+import { refusalText } from "./results.ts";
 
 const MOST_ROWS = 2_000;
+const MOST_REFUSED = 100;
 
 export interface ExplainPorts {
   /** `ip route get`. */
@@ -42,9 +44,9 @@ export async function explainDestination(text: string, last: Pass | undefined, h
 
 /**
  * What a proposed change of the plan would change in this node's kernel, against what is wanted now: at most 2,000 rows, and one
- * that counts the rest. @throws Invalid
+ * that counts the rest; and what it would not route. @throws Invalid
  */
-export function diffProposal(change: ProposedChange, holdings: Holdings, last: Pass | undefined): Change[] {
+export function diffProposal(change: ProposedChange, holdings: Holdings, last: Pass | undefined): AgentDiff {
   const next = parsePlan(proposed(holdings, change)).plan;
   if (last === undefined || next === undefined) throw new IsthmusError("Invalid", "this node has no plan to compare with yet");
   const { links } = numberLinks(gatewaysInUse(next), last.input.links, new Map());
@@ -56,7 +58,11 @@ export function diffProposal(change: ProposedChange, holdings: Holdings, last: P
     if (carried !== true && first !== undefined) choices.set(id, firstChoice(first === next.self.name ? [] : [first]));
   }
   const after = desiredKernel({ ...last.input, plan: next, links, choices });
-  return shortened(diffKernel(after.state, last.desired.state).flatMap(describeOperation));
+  const refused = [...Map.groupBy(after.refusals, ({ id }) => id)].slice(0, MOST_REFUSED).map(([id, refusals]) => [id, refusalText(refusals)]);
+  return {
+    changes: shortened(diffKernel(after.state, last.desired.state).flatMap(describeOperation)),
+    ...(refused.length === 0 ? {} : { refused: Object.fromEntries(refused) }),
+  };
 }
 
 /** The answer is one message to the controller, and nobody reads more rows of one node. */

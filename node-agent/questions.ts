@@ -33,7 +33,7 @@ export function createQuestions(ports: QuestionPorts): Questions {
     async ask(what, body) {
       if (what === "status") return status();
       if (what === "restart-wireguard") return restartWireguard(reconciler);
-      if (what === "diff") return { changes: diffProposal(body as ProposedChange, link.session.holdings, reconciler.last) };
+      if (what === "diff") return diffProposal(body as ProposedChange, link.session.holdings, reconciler.last);
       return explain(typeof body === "object" && body !== null && "destination" in body ? String(body.destination) : "");
     },
   };

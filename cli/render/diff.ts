@@ -7,13 +7,21 @@ const COLOURS = { add: "green", remove: "red", change: "yellow" } as const;
 
 export function renderDiff(nodes: readonly NodeDiff[], style: ReturnType<typeof styler>): string {
   const changed = nodes.filter((node) => node.changes.length > 0);
+  const shown = nodes.filter((node) => node.changes.length > 0 || refusal(node) !== undefined);
   const total = changed.reduce((sum, node) => sum + node.changes.length, 0);
-  if (total === 0) return "";
-  const blocks = changed.map((node) => {
+  if (shown.length === 0) return "";
+  const blocks = shown.map((node) => {
     const note = node.source === "plan" ? style("dim", ` (from the plan${node.note === undefined ? "" : `: ${node.note}`})`) : "";
-    return `${style("bold", `node ${node.node}`)}${note}\n${node.changes.map((change) => line(change, style)).join("")}`;
+    const refused = refusal(node);
+    const warning = refused === undefined ? "" : `  ${style("yellow", `! ${refused}`)}\n`;
+    return `${style("bold", `node ${node.node}`)}${note}\n${node.changes.map((change) => line(change, style)).join("")}${warning}`;
   });
   return `${blocks.join("\n")}\n${count(total, "change")} on ${count(changed.length, "node")}\n`;
+}
+
+/** What the node would not route. */
+function refusal(node: NodeDiff): string | undefined {
+  return node.source === "agent" ? node.note : undefined;
 }
 
 function line(change: Change, style: ReturnType<typeof styler>): string {

@@ -1,5 +1,6 @@
 /** Apply and delete: all or nothing, nothing written when nothing changes. */
 import { isDeepStrictEqual } from "node:util";
+import { createCompiler } from "../../mesh/compile/plan.ts";
 import { IsthmusError, type FieldFault } from "../../mesh/errors.ts";
 import type { ApplyResult } from "../../mesh/model/answers.ts";
 import { invalidDocuments, parseDocuments } from "../../mesh/model/parse.ts";
@@ -14,6 +15,7 @@ import { compileInput } from "../reconcile/planner.ts";
 import { guardCrossing } from "./crossing.ts";
 import { guardIntent, protectedRanges, sharedSubnets } from "./guard.ts";
 import { actorName, type Services } from "./services.ts";
+import { effectWarnings } from "./warnings.ts";
 
 export interface Applied {
   readonly resource: Resource;
@@ -32,7 +34,7 @@ export async function apply(services: Services, who: Principal, documents: reado
   const resources = parseAll(services, documents);
   const work = (draft: Draft): Applied[] => {
     const applied = resources.map(({ resource, warnings }) => ({ ...applyOne(draft, services, resource, now()), warnings }));
-    guardCrossing(draft, mirror, new Map(applied.map(({ resource }) => [resourceKey(resource.kind, resource.metadata.name), resource])));
+    guardCrossing(draft, mirror, byKey(applied.map(({ resource }) => resource)));
     return applied;
   };
   const { revision, result } = dryRun ? { revision: mirror.revision, result: preview(mirror, work).result } : await commit(store, mirror, work);
@@ -51,16 +53,27 @@ export async function apply(services: Services, who: Principal, documents: reado
     }
     await services.planner.settled(revision);
   }
+  const wanted = result.map(({ resource }) => resource);
+  const output = dryRun ? createCompiler()(compileInput(mirror, byKey(wanted))) : services.hub.output;
+  const without = await effectWarnings(services, output, wanted, !dryRun);
   return {
     revision,
-    results: result.map(({ resource, action, warnings }) => ({
+    results: result.map(({ resource, action, warnings: carved }, i) => ({
       kind: resource.kind,
       name: resource.metadata.name,
       action,
       object: dryRun ? resource : present(services, resource.kind, resource.metadata.name),
-      ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
+      ...warningsOf([...carved, ...(without[i] ?? [])]),
     })),
   };
+}
+
+function byKey(resources: readonly Resource[]): Map<string, Resource> {
+  return new Map(resources.map((resource) => [resourceKey(resource.kind, resource.metadata.name), resource]));
+}
+
+function warningsOf(warnings: string[]): Pick<ApplyResult, "warnings"> {
+  return warnings.length === 0 ? {} : { warnings };
 }
 
 /** Parses and guards every document. @throws {IsthmusError} `Invalid` with the faults of all of them */

@@ -4,7 +4,7 @@ import { describeNodeChanges, describeRetirement } from "../../mesh/compile/desc
 import type { CompileOutput } from "../../mesh/compile/types.ts";
 import { diffViews } from "../../mesh/compile/views.ts";
 import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
-import { Change, type NodeDiff } from "../../mesh/model/answers.ts";
+import { AgentDiff, type NodeDiff } from "../../mesh/model/answers.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import { preview } from "../reconcile/draft.ts";
@@ -76,10 +76,12 @@ async function answerOf(services: Services, { node, views, drop }: Proposal, bef
   const planned = (note: string): NodeDiff => ({ node, source: "plan", note, changes: [...describeNodeChanges(node, before, after), ...retiring] });
   if (session === undefined) return planned("the node is not connected; this is what its plan would say");
   try {
-    const answer = (await session.ask("diff", { views, add: Object.keys(views), drop }, ASK_MS)) as { changes?: unknown };
-    const parsed = Change.array().safeParse(answer.changes);
-    if (!parsed.success) throw new IsthmusError("BadRequest", "the node answered something else");
-    return { node, source: "agent", changes: [...parsed.data, ...retiring] };
+    const answer = AgentDiff.safeParse(await session.ask("diff", { views, add: Object.keys(views), drop }, ASK_MS));
+    if (!answer.success) throw new IsthmusError("BadRequest", "the node answered something else");
+    const { changes, refused } = answer.data;
+    // Of what the change is about; a view's name is its intent's.
+    const texts = Object.entries(refused ?? {}).flatMap(([id, text]) => (id in views ? [`${id}: ${text}`] : []));
+    return { node, source: "agent", ...(texts.length === 0 ? {} : { note: texts.join("; ") }), changes: [...changes, ...retiring] };
   } catch (thrown) {
     return planned(`the node did not say (${asIsthmusError(thrown).message}); this is what its plan would say`);
   }

@@ -26,7 +26,7 @@ export const ApplyResult = z.object({
   name: z.string(),
   action: z.enum(["created", "configured", "unchanged"]),
   object: z.unknown().optional(),
-  warnings: z.array(z.string()).optional().describe("What was carved out of the object, and why; it was applied all the same."),
+  warnings: z.array(z.string()).optional().describe("What of the object has no effect, or was carved out, and why; it was applied all the same."),
 });
 export type ApplyResult = z.infer<typeof ApplyResult>;
 
@@ -40,7 +40,18 @@ export const Change = z.object({
 });
 export type Change = z.infer<typeof Change>;
 
-/** POST /v1/diff gives `{ nodes }`. `agent`: the node computed it from its own kernel; `plan`: the controller from the plan, `note` says why. */
+/** An agent's answer to `ask diff`. */
+export const AgentDiff = z.object({
+  changes: z.array(Change),
+  /** Why it would not route all that an intent wants, by path or route id. */
+  refused: z.record(z.string(), z.string()).optional(),
+});
+export type AgentDiff = z.infer<typeof AgentDiff>;
+
+/**
+ * POST /v1/diff gives `{ nodes }`. `agent`: the node computed it from its own kernel, `note` says what it would not route; `plan`:
+ * the controller from the plan, `note` says why.
+ */
 export const NodeDiff = z.object({
   node: z.string(),
   source: z.enum(["agent", "plan"]),

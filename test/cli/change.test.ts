@@ -215,6 +215,11 @@ describe("diff", () => {
   it("prints changes node by node and ends with 1 when there are some", async () => {
     const path = await file("a.yaml", SITE("a"));
     expect(await go(["diff", "-f", path])).toMatchObject({ status: 0, out: "" });
+    controller.diff = [{ node: "dc1-a", source: "agent", note: "lanroute/lan: not routed: 192.0.2.0/24: NotReachable (10.1.1.1)", changes: [] }];
+    expect(await go(["diff", "-f", path])).toMatchObject({
+      status: 0,
+      out: expect.stringMatching(/node dc1-a\n {2}! lanroute\/lan: not routed[^]*0 changes on 0 nodes/),
+    });
     controller.diff = [
       { node: "do1", source: "agent", changes: [{ area: "route", action: "add", what: "34.160.111.145/32", to: "dev ismg1" }] },
       {

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { parsePlan } from "../../mesh/compile/parse-plan.ts";
 import { desiredKernel } from "../../mesh/kernel/desired.ts";
 import type { DesiredInput } from "../../mesh/kernel/types.ts";
+import { GatewayHealth } from "../../mesh/model/health.ts";
 import type { WgPublicKey } from "../../mesh/model/scalars.ts";
 import { diffProposal } from "../../node-agent/answers.ts";
 import { holdingsOf } from "../../node-agent/holdings.ts";
@@ -32,7 +33,7 @@ function lastPass(): Pass {
 
 const more = (count: number): Record<string, number> =>
   Object.fromEntries(Array.from({ length: count }, (_, i) => [`d/34.0.${i >> 8}.${i & 255}/32`, 1]));
-const diffOf = (count: number) => diffProposal({ views: { "egress/web": { put: more(count) } } }, holdings, lastPass());
+const diffOf = (count: number) => diffProposal({ views: { "egress/web": { put: more(count) } } }, holdings, lastPass()).changes;
 
 describe("the difference that a proposed change makes here", () => {
   test("names every route", () => {
@@ -50,5 +51,14 @@ describe("the difference that a proposed change makes here", () => {
     expect(changes).toHaveLength(2_001);
     expect(changes.at(-1)).toMatchObject({ area: "route", what: `and ${all - 2_000} more` });
     expect(Buffer.byteLength(JSON.stringify(changes))).toBeLessThan(512 * 1024);
+  });
+
+  test("says what it would not route, and why", () => {
+    const path = { created: 5, gateways: ["10.99.0.1"], table: 254, strategy: "Failover", health: GatewayHealth.parse({}) };
+    const views = { "lanroute/office": { put: { lan: path, "d/192.0.2.0/24": 1 } } };
+    const { changes, refused } = diffProposal({ views }, holdings, lastPass());
+    expect(changes.filter(({ what }) => what.includes("192.0.2.0"))).toEqual([]);
+    expect(refused).toEqual({ "lanroute/office": expect.stringMatching(/not routed: 192\.0\.2\.0\/24: NotReachable \(10\.99\.0\.1\)/) });
+    expect(diffProposal({ views: {} }, holdings, lastPass())).not.toHaveProperty("refused");
   });
 });

@@ -149,6 +149,28 @@ describe("the API", () => {
     await here.disconnect();
   });
 
+  test("an apply warns of gateways that are not there and of routers that no node reaches, and is done all the same", async () => {
+    const missing = route("warned", ["192.0.2.60/32"], { gateways: [{ node: "nobody" }] });
+    for (const dryRun of [true, false]) {
+      const { results } = await call<Applied>(controller, "POST", "/v1/apply", { documents: [missing], dryRun });
+      expect(results[0]).toMatchObject({ action: "created", warnings: [expect.stringContaining("there is no node nobody")] });
+    }
+    const { secret } = await makeToken(controller, { site: "dc1", labels: { tier: "warned" } });
+    const [one, two] = [await newNode(controller, secret, "warn-one"), await newNode(controller, secret, "warn-two")];
+    const refused = { "lanroute/warned": "not routed: 192.0.2.60/32: NotReachable (10.116.0.5)" };
+    for (const agent of [one, two]) agent.onAsk = () => ({ changes: [], refused });
+    const unreachable = route("warned", ["192.0.2.60/32"], { nodeSelector: { tier: "warned" } });
+    const { nodes } = await call<{ nodes: unknown[] }>(controller, "POST", "/v1/diff", { documents: [unreachable] });
+    expect(nodes).toContainEqual({ node: "warn-one", source: "agent", note: expect.stringContaining("NotReachable"), changes: [] });
+    const { results } = await apply(unreachable);
+    expect(results[0]?.warnings).toEqual([`on warn-one and 1 more: ${refused["lanroute/warned"]}`]);
+    expect(one.view("lanroute/warned")).toBeDefined();
+    for (const agent of [one, two]) agent.onAsk = () => ({ changes: [] });
+    expect((await apply(unreachable)).results[0]).not.toHaveProperty("warnings");
+    await call(controller, "DELETE", "/v1/resources/meshroutes/warned");
+    await Promise.all([one.disconnect(), two.disconnect()]);
+  });
+
   test("an intent's status counts nodes, names the failing ones, and knows the gateways in use", async () => {
     const { secret } = await makeToken(controller, { site: "dc1", labels: { tier: "status" } });
     const [one, two] = [await newNode(controller, secret, "st-one"), await newNode(controller, secret, "st-two")];
