@@ -176,7 +176,7 @@ function openChannel(bind: IpAddress, port: number, onMessage: (message: unknown
   return {
     // What cannot leave now is asked again within a second.
     send(message, to) {
-      if (ready) socket?.send(JSON.stringify(message), port, to, () => {});
+      if (ready) socket?.send(JSON.stringify(message), port, to);
     },
     onOpen(listener) {
       opened = listener;

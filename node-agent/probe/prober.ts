@@ -133,7 +133,8 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
       target.nextAt = (Math.floor((now + 1) / interval) + 1) * interval;
       if (!ready) continue;
       target.packet.writeUInt32BE(onSent(target.health, now), 4);
-      socket?.send(target.packet, 0, SIZE, echoPort, target.address, ignore);
+      // One that cannot leave (no route yet, link gone) is a probe without an answer, which says it all: nobody is called back.
+      socket?.send(target.packet, 0, SIZE, echoPort, target.address);
     }
   };
 
@@ -197,6 +198,3 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
     },
   };
 }
-
-/** A datagram that cannot leave (no route yet, link gone) is a probe without an answer, which says it all. */
-function ignore(): void {}
