@@ -10,16 +10,19 @@ export function backoffMs(failures: number, limits: BackoffLimits, random: numbe
   return step * (0.5 + random / 2);
 }
 
-/** Resolves after the time, or as soon as the signal aborts or `wake` is called. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
+/**
+ * Resolves after the time, or as soon as one of the signals aborts. They are listened to one by one: `AbortSignal.any` leaves weak
+ * references behind at each call, which the collector pays for.
+ */
+export function pause(ms: number, ...signals: readonly AbortSignal[]): Promise<void> {
   return new Promise((done) => {
-    if (signal.aborted) return done();
+    if (signals.some(({ aborted }) => aborted)) return done();
     const finish = (): void => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", finish);
+      for (const signal of signals) signal.removeEventListener("abort", finish);
       done();
     };
     const timer = setTimeout(finish, ms);
-    signal.addEventListener("abort", finish, { once: true });
+    for (const signal of signals) signal.addEventListener("abort", finish, { once: true });
   });
 }

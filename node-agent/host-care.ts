@@ -71,7 +71,7 @@ export function createHostCare({ kernel, condition, log, now, missing = missingH
     nftChanged: () => changed.abort(),
     async run(may, signal) {
       while (!signal.aborted) {
-        await pause(LOOK_MS, AbortSignal.any([signal, changed.signal]));
+        await pause(LOOK_MS, signal, changed.signal);
         changed = new AbortController();
         await pause(LOOK_AFTER_MS, signal);
         if (!signal.aborted && may()) await look();

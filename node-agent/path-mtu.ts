@@ -196,7 +196,7 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
         const full = ports.full();
         const one = full === undefined ? undefined : next();
         if (one === undefined || full === undefined) {
-          await pause(PACE_MS, AbortSignal.any([signal, woken.signal]));
+          await pause(PACE_MS, signal, woken.signal);
           continue;
         }
         const [node, entry] = one;

@@ -137,7 +137,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
           if (!signal.aborted) ports.log(`reading WireGuard's state failed: ${asIsthmusError(thrown).message}`);
           return FAILED_LOOK_MS;
         });
-        await pause(afterMs, AbortSignal.any([signal, woken.signal]));
+        await pause(afterMs, signal, woken.signal);
         if (woken.signal.aborted) roundAt = 0;
       }
       dialer.flush();

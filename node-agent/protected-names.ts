@@ -151,7 +151,7 @@ export function createNameKeeper(ports: NameKeeperPorts): NameKeeper {
       );
       const ended = new AbortController();
       void lookup.then(() => ended.abort());
-      await pause(ports.lookupMs ?? LOOKUP_MS, AbortSignal.any([signal, ended.signal]));
+      await pause(ports.lookupMs ?? LOOKUP_MS, signal, ended.signal);
       if (ended.signal.aborted) {
         const found = await lookup;
         if (found.length > 0) answered.set(name, ports.now());
@@ -181,7 +181,7 @@ export function createNameKeeper(ports: NameKeeperPorts): NameKeeper {
       while (!signal.aborted) {
         woken = new AbortController();
         const all = await round(signal);
-        await pause(all ? ROUND_MS : RETRY_MS, AbortSignal.any([signal, woken.signal]));
+        await pause(all ? ROUND_MS : RETRY_MS, signal, woken.signal);
       }
     },
   };

@@ -222,7 +222,7 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
         }
         failures++;
         hurry = new AbortController();
-        await pause(backoffMs(failures, BACKOFF, Math.random()), AbortSignal.any([signal, hurry.signal]));
+        await pause(backoffMs(failures, BACKOFF, Math.random()), signal, hurry.signal);
       }
     },
   };
