@@ -55,7 +55,7 @@ export async function run(tool: string, args: readonly string[], options: RunOpt
   if (result.code === "ENOENT") throw missing(tool);
   if (result.code === "EACCES" || result.code === "EPERM") throw forbidden(tool);
   if (result.timedOut) throw new IsthmusError("Timeout", `${tool} did not end within ${options.timeoutMs ?? 15_000} ms`);
-  if (result.isCanceled) throw new IsthmusError("Internal", `${tool} was given up because the agent is stopping`);
+  if (result.isCanceled) throw stopping(tool);
   return { ok: result.exitCode === 0, stdout: result.stdout, stderr: result.stderr };
 }
 
@@ -138,8 +138,8 @@ export async function startDetached(tool: string, args: readonly string[], logFi
   return child.pid;
 }
 
-/** As `run`. */
-export type Look = (tool: string, args: readonly string[]) => Promise<Ran>;
+/** As `run`; a signal ends the tool and the shell that runs it. */
+export type Look = (tool: string, args: readonly string[], signal?: AbortSignal) => Promise<Ran>;
 
 /**
  * Words are split at spaces, and nothing else is done to them; a tool does not read the questions. Behind what a tool says stands
@@ -159,15 +159,16 @@ export function standBy(timeoutMs = 15_000): Look {
   let asked = 0;
   /** Questions that waited behind one without an answer share its fate: they would wait as long each. */
   let lost: { readonly upTo: number; readonly error: unknown } | undefined;
-  const ask = (question: string): Promise<Ran | undefined> => {
+  const ask = (question: string, signal: AbortSignal | undefined): Promise<Ran | undefined> => {
+    if (signal?.aborted === true) throw stopping(question);
     if (shell === undefined || shell.ended()) shell = openShell();
-    return shell.ask(question, timeoutMs);
+    return shell.ask(question, timeoutMs, signal);
   };
-  const once = async (number: number, question: string): Promise<Ran> => {
+  const once = async (number: number, question: string, signal: AbortSignal | undefined): Promise<Ran> => {
     if (lost !== undefined && number <= lost.upTo) throw lost.error;
     try {
       // Looking twice does no harm: whoever ended the shell delays nothing.
-      const answer = (await ask(question)) ?? (await ask(question));
+      const answer = (await ask(question, signal)) ?? (await ask(question, signal));
       if (answer === undefined) throw new IsthmusError("Timeout", `${question}: the shell that runs it ended`);
       return answer;
     } catch (error) {
@@ -175,19 +176,19 @@ export function standBy(timeoutMs = 15_000): Look {
       throw error;
     }
   };
-  return async (tool, args) => {
+  return async (tool, args, signal) => {
     const words = [tool, ...args];
     if (!words.every((word) => PLAIN.test(word))) throw new IsthmusError("Internal", `${tool} cannot be asked for ${args.join(" ")}`);
     const number = ++asked;
-    const next = tail.then(() => once(number, words.join(" ")));
+    const next = tail.then(() => once(number, words.join(" "), signal));
     tail = next.catch(() => undefined);
     return next;
   };
 }
 
 interface Shell {
-  /** Undefined when the shell ended before it had answered. @throws {IsthmusError} Timeout, ToolMissing or NotRoot */
-  ask(question: string, timeoutMs: number): Promise<Ran | undefined>;
+  /** Undefined when the shell ended before it had answered. @throws {IsthmusError} Timeout, ToolMissing, NotRoot, or Internal when aborted */
+  ask(question: string, timeoutMs: number, signal: AbortSignal | undefined): Promise<Ran | undefined>;
   ended(): boolean;
 }
 
@@ -220,7 +221,7 @@ function openShell(): Shell {
   void child.then(end, end);
   return {
     ended: () => ended,
-    ask: (question, timeoutMs) =>
+    ask: (question, timeoutMs, signal) =>
       new Promise((resolve, reject) => {
         const said = hearing(endWord);
         const complaints = hearing(endWord);
@@ -228,6 +229,7 @@ function openShell(): Shell {
         const finish = (settle: () => void): void => {
           settled = true;
           clearTimeout(timer);
+          signal?.removeEventListener("abort", stop);
           onEnd = undefined;
           child.stdout.off("data", fromStdout);
           child.stderr.off("data", fromStderr);
@@ -249,11 +251,15 @@ function openShell(): Shell {
           complaints.hear(text);
           heard();
         };
-        const late = (): void => {
-          if (settled) return;
-          finish(() => reject(new IsthmusError("Timeout", `${question} did not end within ${timeoutMs} ms`)));
+        const giveUp = (why: IsthmusError): void => {
+          finish(() => reject(why));
           end();
         };
+        const late = (): void => {
+          if (!settled) giveUp(new IsthmusError("Timeout", `${question} did not end within ${timeoutMs} ms`));
+        };
+        const stop = (): void => giveUp(stopping(question));
+        signal?.addEventListener("abort", stop, { once: true });
         // An answer that came while this process stood still is read first.
         const timer = setTimeout(() => setImmediate(late), timeoutMs);
         onEnd = () => finish(() => resolve(undefined));
@@ -285,6 +291,10 @@ function hearing(endWord: string): { hear(text: string): void; whole(): { text: 
 export function missing(tool: string): IsthmusError {
   const name = PACKAGES[tool] ?? tool;
   return new IsthmusError("ToolMissing", `${tool} is not installed`, { remedy: `install the Debian package ${name} (apt install ${name})` });
+}
+
+function stopping(what: string): IsthmusError {
+  return new IsthmusError("Internal", `${what} was given up because the agent is stopping`);
 }
 
 function forbidden(tool: string): IsthmusError {

@@ -53,40 +53,64 @@ export async function observeWireguard(look: WireguardLook): Promise<Map<string,
   return new Map(interfaces.map((one) => [one.name, one]));
 }
 
-/** `wg show all dump` (wg(8)): an interface line has 5 fields, a peer line 9. */
+/** `wg show all dump` (wg(8)) as it is printed once; see `createDumpReader`. */
 export function parseDump(dump: string): Map<string, WgDevice> {
-  const found = new Map<string, WgDevice & { peers: Map<WgPublicKey, WgPeerSeen> }>();
-  for (const line of dump.split("\n")) {
-    const fields = line.split("\t");
-    const [name = "", , second = "", third = "", fourth = ""] = fields;
-    if (fields.length === 5) {
-      found.set(name, {
-        publicKey: (second === "(none)" ? "" : second) as WgPublicKey,
-        listenPort: Number(third),
-        fwmark: fourth === "off" ? 0 : Number(fourth),
-        peers: new Map(),
-      });
-    } else if (fields.length === 9) {
-      const [, key = "", preshared, endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
-      const allowedIps = allowed === "(none)" ? [] : (allowed.split(",").sort() as Cidr[]);
-      found.get(name)?.peers.set(key as WgPublicKey, {
-        publicKey: key as WgPublicKey,
-        allowedIps,
-        keepalive: keepalive === "off" ? 0 : Number(keepalive),
-        latestHandshake: Number(handshake),
-        rxBytes: Number(rx),
-        txBytes: Number(tx),
-        ...(preshared === "(none)" ? {} : { presharedKey: true as const }),
-        ...(endpoint === "(none)" ? {} : { endpoint: endpoint as Endpoint }),
-      });
+  return createDumpReader()(dump);
+}
+
+/**
+ * Reads one `wg show all dump` (wg(8)) after the other: an interface line has 5 fields, a peer line 9. Most peers are as they were at
+ * the last look: a line that stands where it stood is the same object again, and leaves nothing for the collector.
+ */
+export function createDumpReader(): (dump: string) => Map<string, WgDevice> {
+  let before: readonly DumpLine[] = [];
+  return (dump) => {
+    const found = new Map<string, WgDevice & { peers: Map<WgPublicKey, WgPeerSeen> }>();
+    before = dump.split("\n").map((text, i) => (text === before[i]?.text ? before[i] : readLine(text)));
+    for (const { name, device, peer } of before) {
+      if (device !== undefined) found.set(name, { ...device, peers: new Map() });
+      else if (peer !== undefined) found.get(name)?.peers.set(peer.publicKey, peer);
     }
+    return found;
+  };
+}
+
+interface DumpLine {
+  /** Undefined where the line has a secret: that is read anew rather than kept. */
+  readonly text?: string;
+  readonly name: string;
+  readonly device?: Omit<WgDevice, "peers">;
+  readonly peer?: WgPeerSeen;
+}
+
+function readLine(part: string): DumpLine {
+  // A piece of a string keeps all of it in memory; this one is kept for long, the dump is not.
+  const text = Buffer.from(part, "latin1").toString("latin1");
+  const fields = text.split("\t");
+  const [name = "", , second = "", third = "", fourth = ""] = fields;
+  if (fields.length === 5) {
+    const publicKey = (second === "(none)" ? "" : second) as WgPublicKey;
+    return { name, device: { publicKey, listenPort: Number(third), fwmark: fourth === "off" ? 0 : Number(fourth) } };
   }
-  return found;
+  if (fields.length !== 9) return { name };
+  const [, key = "", preshared, endpoint = "", allowed = "", handshake, rx, tx, keepalive] = fields;
+  const peer = {
+    publicKey: key as WgPublicKey,
+    allowedIps: allowed === "(none)" ? [] : (allowed.split(",").sort() as Cidr[]),
+    keepalive: keepalive === "off" ? 0 : Number(keepalive),
+    latestHandshake: Number(handshake),
+    rxBytes: Number(rx),
+    txBytes: Number(tx),
+    ...(preshared === "(none)" ? {} : { presharedKey: true as const }),
+    ...(endpoint === "(none)" ? {} : { endpoint: endpoint as Endpoint }),
+  };
+  return { name, peer, ...(preshared === "(none)" ? { text } : {}) };
 }
 
 export function createWireguardLook(): WireguardLook {
   const look = standBy(LOOK_DEADLINE_MS);
-  return async () => parseDump(worked("wg", DUMP, await look("wg", DUMP)));
+  const read = createDumpReader();
+  return async () => read(worked("wg", DUMP, await look("wg", DUMP)));
 }
 
 /** Makes the device if it is missing, and gives it key, port, mark and MTU. Up comes first, so that a taken port is an error here. */

@@ -9,7 +9,7 @@ import { observeHosts, writeHosts } from "../../../node-agent/drivers/hosts.ts";
 import { openRecords } from "../../../node-agent/drivers/records.ts";
 import { observeRules } from "../../../node-agent/drivers/rules.ts";
 import { createRoutesLook, routeLine, routeOf } from "../../../node-agent/drivers/routes.ts";
-import { parseDump } from "../../../node-agent/drivers/wireguard.ts";
+import { createDumpReader, parseDump } from "../../../node-agent/drivers/wireguard.ts";
 import { cidr, ip, keyOf } from "../../mesh/kernel/fixtures.ts";
 
 let dir: string;
@@ -182,6 +182,19 @@ describe("a shell that stands by", () => {
     expect((await look("echo", ["fine"])).stdout).toBe("fine\n");
   });
 
+  it("is given up when it is told to, with the tool that still runs, and another one answers", async () => {
+    const hang = tool("hang", `echo $$ >${dir}/pid; sleep 600`);
+    const look = standBy();
+    const stop = new AbortController();
+    const [given, after] = [look(hang, [], stop.signal), look("echo", ["fine"])];
+    await expect.poll(() => existsSync(join(dir, "pid")) && readFileSync(join(dir, "pid"), "utf8").trim()).toMatch(/^\d+$/);
+    stop.abort();
+    expect((await failure(given)).message).toContain("was given up because the agent is stopping");
+    expect((await after).stdout).toBe("fine\n");
+    await expect.poll(() => runs(readFileSync(join(dir, "pid"), "utf8").trim())).toBe(false);
+    expect((await failure(look("echo", [], stop.signal))).code).toBe("Internal");
+  });
+
   it("lets nobody wait in turn for what a question without an answer held up", async () => {
     const hang = tool("hang", `echo x >>${dir}/started; sleep 600`);
     const look = standBy(200);
@@ -303,6 +316,25 @@ describe("what tools print", () => {
     expect(JSON.stringify([...keyed!.peers])).not.toContain("SECRET");
     expect(ism1?.publicKey).toBe("");
     expect(JSON.stringify(ism0)).not.toContain("SECRET");
+  });
+
+  it("reads wg's dump again where it is another one, and only there", () => {
+    const line = (n: number, rx: number, preshared = "(none)", name = "ism0"): string =>
+      `${name}\t${keyOf(n)}\t${preshared}\t(none)\t10.0.0.${n}/32\t0\t${rx}\t0\t25\n`;
+    const device = (name: string, port: number): string => `${name}\tSECRET\t${keyOf(1)}\t${port}\toff\n`;
+    const look = createDumpReader();
+    const peer = (found: ReturnType<typeof parseDump>, n: number, name = "ism0") => found.get(name)?.peers.get(keyOf(n));
+    const first = look(device("ism0", 1) + line(2, 5) + line(3, 5) + line(4, 5));
+    const text = device("ism0", 2) + line(2, 5) + line(3, 6) + line(4, 5, "SECRET") + device("ism1", 3) + line(2, 5, "(none)", "ism1");
+    const second = look(text);
+    expect(second).toEqual(parseDump(text));
+    expect(peer(second, 2)).toBe(peer(first, 2));
+    expect(peer(second, 3)?.rxBytes).toBe(6);
+    expect([second.get("ism0")?.listenPort, second.get("ism1")?.listenPort]).toEqual([2, 3]);
+    // What is gone is gone, and what moved up in the list is still itself.
+    const less = device("ism0", 2) + line(4, 5) + line(2, 5);
+    expect(look(less)).toEqual(parseDump(less));
+    expect(first.get("ism0")?.peers.size).toBe(3);
   });
 
   it("reads routes of both families and writes them back the same", () => {
