@@ -15,10 +15,14 @@ export interface Lock {
   release(): Promise<void>;
 }
 
+export function pidFileOf(run: string): string {
+  return join(run, "agent.pid");
+}
+
 /** @throws AlreadyRunning */
 export async function takeLock(run: string): Promise<Lock> {
   const server = createServer((socket) => socket.destroy());
-  const pidFile = join(run, "agent.pid");
+  const pidFile = pidFileOf(run);
   await new Promise<void>((done, failed) => {
     server.once("error", (error) => failed(codeOf(error) === "EADDRINUSE" ? alreadyRunning(pidFile) : error));
     server.listen(NAME, done);

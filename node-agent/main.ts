@@ -14,7 +14,7 @@ import { kernelHasWireguard } from "./drivers/wireguard.ts";
 import { checkModes, codeOf, type Places, places, prepareDirectories, removeIfEmpty } from "./files.ts";
 import { readIdentity } from "./identity.ts";
 import { join } from "./join.ts";
-import { isRunning, takeLock } from "./lock.ts";
+import { isRunning, pidFileOf, takeLock } from "./lock.ts";
 import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { requireRoot, requireTools, requireWireguard } from "./requirements.ts";
 import { installUnit, removeUnit, systemdRuns } from "./systemd.ts";
@@ -159,11 +159,13 @@ async function withdraw(at: Places, kernel: Kernel, signal: AbortSignal, log: (l
 }
 
 function removeFiles(at: Places): string[] {
-  const { data: _data, run: _run, socket: _socket, ...files } = at;
+  const { data: _data, run: _run, socket, ...files } = at;
   const own = [...Object.values(files).map((file) => basename(file)), "kernel.json.damaged"];
   // With what was set aside or half written beside them.
   const ours = namesIn(at.data).filter((name) => own.some((one) => name === one || name.startsWith(`${one}.`)));
   for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
+  // The agent that removes itself still has its lock, which is not this file; one that was killed has left its own.
+  for (const path of [socket, pidFileOf(at.run)]) rmSync(path, { force: true });
   for (const log of namesIn(at.run).filter((name) => /^wireguard-go\..*\.log$/.test(name))) rmSync(joinPath(at.run, log), { force: true });
   // Someone else's file in them keeps them.
   for (const directory of [at.data, at.run]) removeIfEmpty(directory);

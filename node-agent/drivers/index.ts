@@ -110,10 +110,24 @@ async function cleanup(observe: () => Promise<KernelState>, context: ApplyContex
     Object.keys(all.sysctls).length === 0 && all.nft === undefined ? all : { files: all.files, undo: all.undo, sysctls: {} },
   );
   const rows = operations.flatMap((operation, i) => {
-    const failed = errors[i] === undefined ? "" : `: ${errors[i].message}`;
-    return describeOperation(operation).map(({ area, action, what }) => `${failed === "" ? action : `could not ${action}`} ${area} ${what}${failed}`);
+    const error = errors[i];
+    return inWords(operation).map((done) => (error === undefined ? done : `could not ${done}: ${error.message}`));
   });
   return [...rows, ...(await undoHostConfig(context.records))];
+}
+
+/** A row's area is where an administrator looks for it in a plan; here are names of what stands on the machine. */
+function inWords(operation: Operation): string[] {
+  switch (operation.op) {
+    case "sysctl.restore":
+      return [`restore sysctl ${operation.name}`];
+    case "nft.remove":
+      return ["remove nft table inet isthmus"];
+    case "hosts.set":
+      return [`remove ${[...operation.before.keys()].join(", ")} from the hosts file`];
+    default:
+      return describeOperation(operation).map(({ area, action, what }) => `${action} ${area} ${what}`);
+  }
 }
 
 /** One after the other; a failure is the caller's own and does not stop the next. */

@@ -56,6 +56,8 @@ describe("a cloned disk", () => {
     await stopGuest(lab);
     const cleaned = await lab.exec(GUEST, ["isthmus", "cleanup"]);
     expect(cleaned.stdout).toMatch(/removed keys/);
+    // Killed without a goodbye, it had left its socket and its process number there.
+    expect((await lab.exec(GUEST, ["ls", "/run/isthmus", "/var/lib/isthmus"], { mayFail: true })).stdout).toBe("");
     expect(await kernelState(lab, GUEST)).toBe(before);
     await ready(lab, OWN);
   });

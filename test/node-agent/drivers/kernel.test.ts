@@ -298,6 +298,9 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     const said = await dc1.cleanup();
     expect(said.length).toBeGreaterThan(20);
     expect(said.filter((line) => line.startsWith("could not"))).toEqual([]);
+    expect(said).toContain("restore sysctl net.ipv4.conf.all.src_valid_mark");
+    expect(said).toContain("remove nft table inet isthmus");
+    expect(said.filter((line) => line.endsWith("from the hosts file"))).toHaveLength(1);
     const left = await dc1.observe();
     expect({ ...left, nft: left.nft ?? null }).toEqual({
       wireguard: new Map(),
