@@ -5,8 +5,8 @@ import { RECOVERY_HEADER } from "../mesh/model/answers.ts";
 import type { Context } from "./context.ts";
 
 export interface Client {
-  /** JSON in, JSON out. @throws {IsthmusError} the controller's own, or Unreachable, Timeout, Unauthenticated. */
-  call(method: "GET" | "POST" | "PATCH" | "DELETE", path: string, body?: unknown): Promise<unknown>;
+  /** JSON in, JSON out; by default an answer may take 30 s. @throws {IsthmusError} the controller's own, or Unreachable, Timeout, Unauthenticated. */
+  call(method: "GET" | "POST" | "PATCH" | "DELETE", path: string, body?: unknown, waitMs?: number): Promise<unknown>;
   /** The body as bytes (backups). */
   bytes(path: string): Promise<Buffer>;
   /** Each line of an NDJSON answer, until the other side ends it or the signal aborts. */
@@ -28,8 +28,8 @@ export function apiPath(parts: readonly string[], query: Readonly<Record<string,
 export function clientFor(context: Context, warn: (text: string) => void = () => {}): Client {
   const where = context.socket ?? context.server ?? context.name;
   let warned = false;
-  const send = async (method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<IncomingMessage> => {
-    const answer = await exchange(context, method, path, body, signal, where);
+  const send = async (method: string, path: string, body: unknown, signal?: AbortSignal, waitMs = ANSWER_MS): Promise<IncomingMessage> => {
+    const answer = await exchange(context, method, path, body, { signal, waitMs }, where);
     const missing = answer.headers[RECOVERY_HEADER];
     if (typeof missing === "string" && !warned) {
       warned = true;
@@ -39,11 +39,11 @@ export function clientFor(context: Context, warn: (text: string) => void = () =>
   };
   return {
     where,
-    call: async (method, path, body) => {
-      const answer = await send(method, path, body, undefined);
+    call: async (method, path, body, waitMs) => {
+      const answer = await send(method, path, body, undefined, waitMs);
       return json(await collect(answer, where), where);
     },
-    bytes: async (path) => collect(await send("GET", path, undefined, undefined), where),
+    bytes: async (path) => collect(await send("GET", path, undefined), where),
     lines: async function* (path, signal) {
       const answer = await send("GET", path, undefined, signal);
       answer.setTimeout(0);
@@ -63,7 +63,7 @@ async function exchange(
   method: string,
   path: string,
   body: unknown,
-  signal: AbortSignal | undefined,
+  { signal, waitMs }: { readonly signal: AbortSignal | undefined; readonly waitMs: number },
   where: string,
 ): Promise<IncomingMessage> {
   const text = body === undefined ? undefined : JSON.stringify(body);
@@ -75,7 +75,7 @@ async function exchange(
     const options = { method, path, headers, agent: false, ...(signal === undefined ? {} : { signal }) } as const;
     openRequest(context, options, done).then((call) => {
       call.on("error", failed);
-      call.setTimeout(ANSWER_MS, () => call.destroy(Object.assign(new Error("no answer"), { code: "ETIMEDOUT" })));
+      call.setTimeout(waitMs, () => call.destroy(Object.assign(new Error("no answer"), { code: "ETIMEDOUT" })));
       call.end(text);
     }, failed);
   }).catch((error: unknown) => {
@@ -148,7 +148,7 @@ function connectionError(error: unknown, where: string, context: Context): Isthm
       cause: error,
     });
   if (code === "ETIMEDOUT")
-    return new IsthmusError("Timeout", `the controller at ${where} did not answer within ${ANSWER_MS / 1000} s`, {
+    return new IsthmusError("Timeout", `the controller at ${where} did not answer in time`, {
       remedy: "Check the network and the controller, then try again.",
       cause: error,
     });

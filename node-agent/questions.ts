@@ -2,7 +2,7 @@
 import type { Explanation } from "../mesh/model/answers.ts";
 import { diffProposal, explainDestination, type ExplainPorts } from "./answers.ts";
 import type { ProposedChange } from "./holdings.ts";
-import { restartWireguard } from "./restart-wireguard.ts";
+import { createWireguardRestart } from "./restart-wireguard.ts";
 import type { SessionPorts } from "./session.ts";
 import type { SocketHandlers } from "./socket.ts";
 import { agentStatus, type AgentStatus, type StatusParts } from "./status.ts";
@@ -20,6 +20,7 @@ export function createQuestions(ports: QuestionPorts): Questions {
   const { reconciler, link } = ports;
   const status = (): AgentStatus => agentStatus({ ...ports, ...ports.current() });
   const explain = (destination: string): Promise<Explanation> => explainDestination(destination, reconciler.last, ports.current().health, ports);
+  const restartWireguard = createWireguardRestart(reconciler);
   return {
     status,
     explain,
@@ -32,7 +33,7 @@ export function createQuestions(ports: QuestionPorts): Questions {
     },
     async ask(what, body) {
       if (what === "status") return status();
-      if (what === "restart-wireguard") return restartWireguard(reconciler);
+      if (what === "restart-wireguard") return restartWireguard();
       if (what === "diff") return diffProposal(body as ProposedChange, link.session.holdings, reconciler.last);
       return explain(typeof body === "object" && body !== null && "destination" in body ? String(body.destination) : "");
     },

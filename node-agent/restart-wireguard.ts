@@ -7,8 +7,23 @@ import { linkInterface } from "../mesh/kernel/layout.ts";
 import type { WireguardRestart } from "../mesh/model/answers.ts";
 import type { Reconciler } from "./reconcile.ts";
 
-/** @throws IsthmusError `Conflict` before the first pass, `KernelRefused` where an interface does not come back */
-export async function restartWireguard(reconciler: Pick<Reconciler, "now" | "also" | "last">): Promise<WireguardRestart> {
+type Loop = Pick<Reconciler, "now" | "also" | "last">;
+
+/** One at a time. @throws IsthmusError `Conflict` before the first pass or while one is under way, `KernelRefused` where an interface does not come back */
+export function createWireguardRestart(reconciler: Loop): () => Promise<WireguardRestart> {
+  let busy = false;
+  return async () => {
+    if (busy) throw new IsthmusError("Conflict", "wireguard-go is being started anew already", { remedy: "Wait until that is over." });
+    busy = true;
+    try {
+      return await restart(reconciler);
+    } finally {
+      busy = false;
+    }
+  };
+}
+
+async function restart(reconciler: Loop): Promise<WireguardRestart> {
   const pass = reconciler.last;
   if (pass === undefined) throw new IsthmusError("Conflict", "the agent has not looked at its kernel yet", { remedy: "Try again in a moment." });
   if (pass.input.host.wireguard === "kernel") return { wireguard: "kernel", interfaces: [] };
@@ -16,12 +31,14 @@ export async function restartWireguard(reconciler: Pick<Reconciler, "now" | "als
   const inUse = new Set([...pass.input.links].flatMap(([node, k]) => (active.has(node) ? linkInterface(k) : [])));
   // Links in use last: a gateway that is better by then is one whose link is new already.
   const interfaces = [...pass.desired.state.wireguard.keys()].sort((a, b) => Number(inUse.has(a)) - Number(inUse.has(b)));
+  // What the kernel refused before has nothing to do with it.
+  const known = new Set(pass.failures.map(({ op }) => JSON.stringify(op)));
   for (const name of interfaces) {
     reconciler.also([{ op: "link.remove", name }]);
     // The first pass takes it away, the second one finds it missing.
     await reconciler.now();
     await reconciler.now();
-    const refused = reconciler.last?.failures[0];
+    const refused = reconciler.last?.failures.find(({ op }) => !known.has(JSON.stringify(op)));
     if (refused !== undefined)
       throw new IsthmusError("KernelRefused", `${name} was taken away, and not all of it came back: ${refused.error ?? ""}`, {
         remedy: "The agent goes on trying; see `isthmus status` on the node.",

@@ -8,6 +8,9 @@ import type { Io } from "../io.ts";
 import { text } from "../render/objects.ts";
 import { bare, checkTimeout, startDrain, uncordon, untilDrained } from "./drain.ts";
 
+/** One interface after the other; the controller gives up after a minute and a half. */
+const ANSWER_MS = 120_000;
+
 /** One node after the other. One that was drained before stays so; one where something fails stays drained, and says what. */
 export async function restartWireguard(io: Io, names: readonly string[], flags: GlobalFlags & { readonly timeout?: string }): Promise<number> {
   checkTimeout(flags.timeout);
@@ -21,7 +24,7 @@ export async function restartWireguard(io: Io, names: readonly string[], flags: 
     const wasDrained = text(before, "spec", "cordoned") === "true";
     if (!wasDrained) await startDrain(io, client, node, flags.timeout);
     await untilDrained(io, client, node, flags.timeout);
-    const { interfaces } = WireguardRestart.parse(await client.call("POST", apiPath(["nodes", node, "restart-wireguard"]), {}));
+    const { interfaces } = WireguardRestart.parse(await client.call("POST", apiPath(["nodes", node, "restart-wireguard"]), {}, ANSWER_MS));
     io.out(`node ${node}: wireguard-go started anew for ${interfaces.join(", ")}\n`);
     if (!wasDrained) await uncordon(io, [node], flags);
   }

@@ -71,8 +71,9 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
     const { name } = request.params;
     const node = mirror.get(resourceKey("MeshNode", name))?.value as Node | undefined;
     if (node === undefined) throw new IsthmusError("NotFound", `there is no node ${name}`);
-    if (node.spec.cordoned !== true)
-      throw new IsthmusError("Conflict", `node ${name} is not drained, and others' traffic goes through it`, {
+    const drained = services.status.withStatus(node).status?.conditions?.find(({ type }) => type === "Drained");
+    if (drained?.status !== "True")
+      throw new IsthmusError("Conflict", `node ${name} is not drained: ${drained?.message ?? "others' traffic may go through it"}`, {
         remedy: `Run \`isthmus node restart-wireguard ${name}\`, which drains it first, or \`isthmus drain ${name}\`.`,
       });
     const answer = await connected(name, "its wireguard-go is started anew by its agent").ask("restart-wireguard", {}, RESTART_MS);

@@ -7,7 +7,7 @@ import type { KernelState } from "../../mesh/kernel/types.ts";
 import type { Plan } from "../../mesh/model/plan.ts";
 import type { NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { formatElections, type Health, NO_ELECTIONS, parseElections } from "../../node-agent/elections.ts";
-import { restartWireguard } from "../../node-agent/restart-wireguard.ts";
+import { createWireguardRestart } from "../../node-agent/restart-wireguard.ts";
 import { createReconciler, type Pass, type Reconciler } from "../../node-agent/reconcile.ts";
 import { eventually } from "./fake-controller.ts";
 import { HOST, key, name, rawViews, withPaths } from "./plans.ts";
@@ -270,11 +270,14 @@ describe("the loop", () => {
     const state = world();
     await withReconciler(state, async (reconciler) => {
       reconciler.setPlan(PLAN);
-      await expect(restartWireguard(reconciler)).rejects.toMatchObject({ code: "Conflict" });
+      const restartWireguard = createWireguardRestart(reconciler);
+      await expect(restartWireguard()).rejects.toMatchObject({ code: "Conflict" });
       await reconciler.now();
       const before = state.kernel;
       const done = state.applied.length;
-      const { wireguard, interfaces } = await restartWireguard(reconciler);
+      const restarted = restartWireguard();
+      await expect(restartWireguard()).rejects.toMatchObject({ code: "Conflict", message: expect.stringContaining("already") as string });
+      const { wireguard, interfaces } = await restarted;
       expect(wireguard).toBe("userspace");
       expect(interfaces.toSorted()).toEqual([...before.wireguard.keys()].toSorted());
       expect(active(state)).toEqual(["g1"]);
@@ -285,6 +288,20 @@ describe("the loop", () => {
       expect(links).toEqual(interfaces.flatMap((name) => [`-${name}`, `+${name}`]));
       expect(state.kernel).toEqual(before);
       expect(state.drifts).toEqual([]);
+    });
+  });
+
+  test("a restart of wireguard-go is not stopped by what the kernel refused before it, but by an interface that stays away", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      state.fail = ({ op }) => op === "sysctl.set";
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      expect(reconciler.last?.failures.map(({ op }) => op.op)).toContain("sysctl.set");
+      const restartWireguard = createWireguardRestart(reconciler);
+      expect((await restartWireguard()).interfaces).toContain("ismg1");
+      state.fail = (op) => op.op === "link.add" && op.link.name === "ismg1";
+      await expect(restartWireguard()).rejects.toMatchObject({ code: "KernelRefused", message: expect.stringContaining("ismg1") as string });
     });
   });
 

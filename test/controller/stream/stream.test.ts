@@ -296,6 +296,15 @@ describe("the stream", () => {
     await expect(joinMachine(controller, agent.machine, undefined)).rejects.toMatchObject({ code: "CertificateRevoked" });
   });
 
+  test("a revoked node that is deleted is told that it was removed", async () => {
+    const agent = await newNode(controller, secret, "revoked-and-deleted");
+    await call(controller, "POST", "/v1/nodes/revoked-and-deleted/revoke");
+    await eventually(() => expect(agent.connected).toBe(false));
+    await call(controller, "DELETE", "/v1/resources/meshnodes/revoked-and-deleted");
+    await agent.connect(controller);
+    expect(agent.messages.at(-1)).toEqual({ t: "removed", node: "revoked-and-deleted" });
+  });
+
   test("explain is asked from the node, also when its answer is long, and a node that is away is named", async () => {
     const agent = await newNode(controller, secret, "asked");
     agent.onAsk = (what, body) => ({ what, ...(body as object) });
@@ -324,7 +333,16 @@ describe("the stream", () => {
     };
     const restart = (): Promise<unknown> => call(controller, "POST", "/v1/nodes/upgraded/restart-wireguard", {});
     await expect(restart()).rejects.toMatchObject({ code: "Conflict", remedy: expect.stringContaining("drain") as string });
+    const route = { destinations: ["10.77.0.0/24"], gateways: [{ node: "upgraded" }], nodeSelector: { role: "client" } };
+    const metadata = { name: "by-upgraded" };
+    await call(controller, "POST", "/v1/apply", {
+      documents: [{ apiVersion: "isthmus.dev/v1alpha1", kind: "MeshRoute", metadata, spec: route }],
+    });
+    await newNode(controller, secret, "upgraded-client");
+    await call(controller, "PATCH", "/v1/resources/meshnodes/upgraded-client/labels", { set: { role: "client" } });
     await call(controller, "POST", "/v1/nodes/upgraded/drain", {});
+    await expect(restart()).rejects.toMatchObject({ code: "Conflict", message: expect.stringContaining("upgraded-client") as string });
+    await call(controller, "DELETE", "/v1/resources/meshroutes/by-upgraded");
     expect(await restart()).toEqual({ wireguard: "userspace", interfaces: ["ism0"] });
     expect(asked).toEqual(["restart-wireguard"]);
     await agent.disconnect();
