@@ -123,8 +123,11 @@ function sameNexthop(a: Nexthop, b: Nexthop): boolean {
 /** A wide route never stands without the protection of its `throw` routes, nor traffic without either route or fallback. */
 const ORDER = { throw: 0, unicast: 1, unreachable: 2, blackhole: 2 } as const;
 
+/** Desired routes, and the observed ones that were found to be the same: both stay the same objects while nothing changes. */
+const sameRoutes = new WeakMap<KernelState["routes"], KernelState["routes"]>();
+
 function routeOperations(desired: KernelState, observed: KernelState): { add: Operation[]; remove: Operation[] } {
-  if (desired.routes === observed.routes) return { add: [], remove: [] };
+  if (desired.routes === observed.routes || sameRoutes.get(desired.routes) === observed.routes) return { add: [], remove: [] };
   const add: Operation[] = [];
   const gone: Route[] = [];
   for (const [key, route] of desired.routes) {
@@ -134,6 +137,7 @@ function routeOperations(desired: KernelState, observed: KernelState): { add: Op
     else add.push(OWN_TABLES.has(route.table) ? { op: "route.replace", route } : { op: "route.add", route });
   }
   for (const [key, route] of observed.routes) if (!desired.routes.has(key)) gone.push(route);
+  if (add.length === 0 && gone.length === 0) sameRoutes.set(desired.routes, observed.routes);
   // In main a carve-out must stand before the wide route that it shields from; it is the longer prefix.
   const rank = (route: Route): number => (route.table === MAIN_TABLE ? 200 - prefixLength(route) : ORDER[route.type]);
   add.sort((a, b) => routeRank(a, rank) - routeRank(b, rank));

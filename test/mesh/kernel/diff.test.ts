@@ -199,6 +199,28 @@ describe("diffKernel", () => {
     expect(operations.map(({ op }) => op)).toEqual(["nexthop.replace", "nexthop.replace", "nexthop.replace"]);
   });
 
+  it("compares routes once while both sides stay the same, and again when either is another", () => {
+    let asked = 0;
+    class Counted extends Map<string, Route> {
+      override get(key: string): Route | undefined {
+        asked++;
+        return super.get(key);
+      }
+    }
+    const desired = desiredKernel(clientInput()).state;
+    const observed = { ...desired, routes: new Counted([...desired.routes].map(([key, route]) => [key, { ...route }])) };
+    expect(diffKernel({ ...desired }, observed)).toEqual([]);
+    const once = asked;
+    expect(once).toBeGreaterThan(0);
+    expect(diffKernel({ ...desired }, { ...observed })).toEqual([]);
+    expect(asked).toBe(once);
+    const [key, lost] = [...desired.routes][0]!;
+    const fewer = new Counted([...observed.routes].filter(([one]) => one !== key));
+    for (let i = 0; i < 2; i++)
+      expect(diffKernel(desired, { ...desired, routes: fewer })).toMatchObject([{ op: expect.stringMatching(/^route\./), route: lost }]);
+    expect(diffKernel(desired, observed)).toEqual([]);
+  });
+
   it("makes group and routes again when a dead link took them along", () => {
     const desired = desiredKernel(clientInput()).state;
     const flushed = applyOperations(desired, [{ op: "link.remove", name: "ismg1" }]);
