@@ -98,11 +98,24 @@ export function rememberedDial(proven: Endpoint, candidates: readonly Endpoint[]
  * sites: public ones first; a peer behind NAT cannot be dialed from outside, it dials.
  */
 export function meshCandidates(peer: PeerPlan, ownSite: string, families: ReadonlySet<Family>): Endpoint[] {
-  const usable = peer.e.filter((endpoint) => families.size === 0 || families.has(familyOf(splitEndpoint(endpoint).address)));
-  const near = usable.filter((endpoint) => isPrivate(splitEndpoint(endpoint).address));
-  const far = usable.filter((endpoint) => !near.includes(endpoint));
+  const { near, far } = usableOf(peer, families);
   if (peer.s === ownSite) return [...near, ...far];
   return peer.n === 1 ? [] : [...far, ...near];
+}
+
+/** Every peer is looked at every few seconds, and its endpoints hardly ever change. */
+const usable = new WeakMap<PeerPlan["e"], { readonly families: string; readonly near: readonly Endpoint[]; readonly far: readonly Endpoint[] }>();
+
+function usableOf({ e }: PeerPlan, families: ReadonlySet<Family>): { readonly near: readonly Endpoint[]; readonly far: readonly Endpoint[] } {
+  const wanted = [...families].join();
+  const known = usable.get(e);
+  if (known?.families === wanted) return known;
+  const rows = e.map((endpoint) => ({ endpoint, address: splitEndpoint(endpoint).address }));
+  const reached = rows.filter(({ address }) => families.size === 0 || families.has(familyOf(address)));
+  const [near, far] = [true, false].map((inside) => reached.flatMap(({ endpoint, address }) => (isPrivate(address) === inside ? [endpoint] : [])));
+  const found = { families: wanted, near: near ?? [], far: far ?? [] };
+  usable.set(e, found);
+  return found;
 }
 
 /** The same hosts at another interface's port; a port that a NAT maps elsewhere is taken to be mapped side by side. */

@@ -13,7 +13,8 @@ export interface AddressPair {
 
 /** The node's address in the mesh: `overlay.v4 + index`, `overlay.v6 + index`. */
 export function meshAddress(net: Ranges, index: number): AddressPair {
-  return pair(net, (parsed) => parsed.overlay4, 0n, 0n, index);
+  const { overlay4, mesh } = parse(net);
+  return pair(net, mesh, overlay4, 0n, 0n, index);
 }
 
 /** The ranges of all mesh addresses. */
@@ -23,12 +24,14 @@ export function meshRanges(net: Ranges): Cidr[] {
 
 /** The node's link address as client: lower half of the link range; second /64 of the overlay's v6 range. */
 export function clientLinkAddress(net: Ranges, index: number): AddressPair {
-  return pair(net, (parsed) => parsed.links4, 0n, 1n << 64n, index);
+  const { links4, clients } = parse(net);
+  return pair(net, clients, links4, 0n, 1n << 64n, index);
 }
 
 /** The node's link address as gateway: upper half of the link range; third /64 of the overlay's v6 range. */
 export function gatewayLinkAddress(net: Ranges, index: number): AddressPair {
-  return pair(net, (parsed) => parsed.links4, 1n << BigInt(31 - parse(net).links4.bits), 2n << 64n, index);
+  const { links4, gateways } = parse(net);
+  return pair(net, gateways, links4, 1n << BigInt(31 - links4.bits), 2n << 64n, index);
 }
 
 /** The largest index that the ranges can hold (the last address of a v4 range is broadcast by habit, so it is left out). */
@@ -51,7 +54,13 @@ interface ParsedRanges {
   readonly overlay4: ParsedCidr;
   readonly overlay6: ParsedCidr;
   readonly links4: ParsedCidr;
+  /** By index, what was made before: a node needs the same ones at every look. */
+  readonly mesh: Made;
+  readonly clients: Made;
+  readonly gateways: Made;
 }
+
+type Made = Map<number, AddressPair>;
 
 const parsedRanges = new WeakMap<Ranges, ParsedRanges>();
 
@@ -59,15 +68,16 @@ const parsedRanges = new WeakMap<Ranges, ParsedRanges>();
 function parse(net: Ranges): ParsedRanges {
   const known = parsedRanges.get(net);
   if (known !== undefined) return known;
-  const parsed = { overlay4: parseCidr(net.overlay.v4), overlay6: parseCidr(net.overlay.v6), links4: parseCidr(net.links.v4) };
+  const ranges = { overlay4: parseCidr(net.overlay.v4), overlay6: parseCidr(net.overlay.v6), links4: parseCidr(net.links.v4) };
+  const parsed = { ...ranges, mesh: new Map(), clients: new Map(), gateways: new Map() };
   parsedRanges.set(net, parsed);
   return parsed;
 }
 
-function pair(net: Ranges, v4Range: (parsed: ParsedRanges) => ParsedCidr, v4Base: bigint, v6Base: bigint, index: number): AddressPair {
-  const parsed = parse(net);
-  return {
-    v4: addressAt(v4Range(parsed), v4Base + BigInt(index)),
-    v6: addressAt(parsed.overlay6, v6Base + BigInt(index)),
-  };
+function pair(net: Ranges, made: Made, v4Range: ParsedCidr, v4Base: bigint, v6Base: bigint, index: number): AddressPair {
+  const known = made.get(index);
+  if (known !== undefined) return known;
+  const addresses = { v4: addressAt(v4Range, v4Base + BigInt(index)), v6: addressAt(parse(net).overlay6, v6Base + BigInt(index)) };
+  made.set(index, addresses);
+  return addresses;
 }
