@@ -4,9 +4,7 @@
  * would give the next address to somebody. So a copy is treated as what was restored from a backup: Recovery, a new epoch.
  */
 import { readFileSync, statSync } from "node:fs";
-import { commit } from "./reconcile/draft.ts";
 import type { Mirror } from "./reconcile/mirror.ts";
-import { leaveGap } from "./reconcile/recovery.ts";
 import type { Store } from "./store/types.ts";
 
 const HOME = "home";
@@ -32,11 +30,7 @@ export async function settleHome(store: Store, mirror: Mirror, file: string): Pr
   const { epoch, recovering } = await store.state();
   // What `isthmus restore` wrote is in Recovery already.
   const copied = before !== undefined && !recovering;
-  if (copied) {
-    mirror.advance((await store.raise({ epoch: epoch + 1, recovering: true })).revision);
-    // The original may be giving out the next addresses at this moment.
-    await commit(store, mirror, leaveGap);
-  }
+  if (copied) mirror.advance((await store.raise({ epoch: epoch + 1, recovering: true })).revision);
   await store.note(new Map([[HOME, here]]));
   return copied;
 }

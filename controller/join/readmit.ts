@@ -7,7 +7,7 @@ import { IsthmusError } from "../../mesh/errors.ts";
 import { API_VERSION } from "../../mesh/model/meta.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import { Cidr, Labels, NodeName, ObjectName, WgPublicKey } from "../../mesh/model/scalars.ts";
-import { NO_ALLOCATIONS, type AllocationState } from "../../mesh/net/allocate.ts";
+import { NO_ALLOCATIONS, claim, type AllocationState } from "../../mesh/net/allocate.ts";
 import type { Draft } from "../reconcile/draft.ts";
 import { FOLDER, POOL_KEY, resourceKey, wgKeyKey } from "../reconcile/keys.ts";
 import type { Holder, Member } from "./records.ts";
@@ -83,7 +83,7 @@ export function readmit(draft: Draft, input: ReadmitInput): Resource<"MeshNode">
   draft.write(FOLDER.tlsKeys + input.keyHash, holder);
   draft.write(wgKeyKey(publicKey), holder);
   draft.write(`${FOLDER.indexes}${index}`, holder);
-  draft.write(POOL_KEY, { next: Math.max(pool.next, index + 1), freed: pool.freed.filter((entry) => entry.index !== index) });
+  draft.write(POOL_KEY, claim(pool, index, input.now));
   return node;
 }
 

@@ -6,7 +6,9 @@ import { IsthmusError } from "../../mesh/errors.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import type { AgentHello, Position } from "../../mesh/model/wire.ts";
-import { NO_ALLOCATIONS, type AllocationState } from "../../mesh/net/allocate.ts";
+import { NO_ALLOCATIONS, skip, type AllocationState } from "../../mesh/net/allocate.ts";
+import { maxIndex } from "../../mesh/net/overlay.ts";
+import { rangesOf } from "../join/decide.ts";
 import { readmit } from "../join/readmit.ts";
 import { membershipOf } from "../pki/certificates.ts";
 import type { Principal } from "../pki/principal.ts";
@@ -14,7 +16,7 @@ import type { Seals } from "../pki/seals.ts";
 import type { Store, StoreState } from "../store/types.ts";
 import { commit, type Draft } from "./draft.ts";
 import type { Events } from "./events.ts";
-import { POOL_KEY, kindFolder } from "./keys.ts";
+import { NETWORK, POOL_KEY, kindFolder, resourceKey } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 
 /** Quiet time after the last readmitted node, within which agents with the longest back-off have called. */
@@ -78,12 +80,19 @@ function requireSane(seen: Position, ours: Position, node: NodeName): void {
 /** Folder of the notes that name lost stores. */
 const SUPERSEDED = "superseded/";
 
-/** Indexes that the lost writes may have given to nodes that were not heard yet: they are not given again (I6). */
+/**
+ * Indexes that the lost writes may have given, or that the original of a copied store may be giving, to nodes that were not
+ * heard here: they are not given before they have rested (I6). At most a quarter of what is left, so that a small range
+ * still has some to give.
+ */
 const GAP = 256;
 
-export function leaveGap(draft: Draft): void {
+function leaveGap(draft: Draft, now: number): void {
+  const network = draft.read(resourceKey("MeshNetwork", NETWORK)) as Resource<"MeshNetwork"> | undefined;
+  if (network === undefined) return;
   const pool = (draft.read(POOL_KEY) as AllocationState | undefined) ?? NO_ALLOCATIONS;
-  draft.write(POOL_KEY, { ...pool, next: pool.next + GAP } satisfies AllocationState);
+  const fresh = Math.max(0, maxIndex(rangesOf(network)) + 1 - pool.next);
+  draft.write(POOL_KEY, skip(pool, Math.min(GAP, Math.floor(fresh / 4)), now));
 }
 
 export async function openRecovery(options: RecoveryOptions): Promise<Recovery> {
@@ -158,6 +167,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
 
   async function end(how: string): Promise<void> {
     if (!active) return;
+    await commit(store, mirror, (draft) => leaveGap(draft, now()));
     const lineages = new Set(foreign.values());
     await store.note(new Map([...lineages].map((lineage) => [SUPERSEDED + lineage, new Date(now()).toISOString()])));
     for (const lineage of lineages) superseded.add(lineage);
@@ -195,8 +205,6 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     reported: (node) => void reported.add(node),
     missing,
     async confirm() {
-      if (!active) return;
-      await commit(store, mirror, leaveGap);
       await end("an admin confirmed that all nodes have reported");
     },
     async check() {

@@ -10,7 +10,7 @@ export const QUARANTINE_MS = 24 * 3_600_000;
 export interface AllocationState {
   /** The lowest index that was never given. Indexes start at 1. */
   readonly next: number;
-  /** Freed indexes, longest freed first; `at` in ms since 1970. */
+  /** Indexes that rest: freed or skipped, longest ago first; `at` in ms since 1970. */
   readonly freed: readonly { readonly index: number; readonly at: number }[];
 }
 
@@ -34,11 +34,26 @@ export function allocate(state: AllocationState, now: number, max: number, quara
 /** Gives an index back. Giving back what nobody holds changes nothing. */
 export function free(state: AllocationState, index: number, now: number): AllocationState {
   if (!isAllocated(state, index)) return state;
-  const freed = [...state.freed, { index, at: now }].sort((a, b) => a.at - b.at || a.index - b.index);
-  return { ...state, freed };
+  return { ...state, freed: oldestFirst([...state.freed, { index, at: now }]) };
+}
+
+/** Takes an index that its owner can prove; those below it that were never given rest, as somebody may hold them. */
+export function claim(state: AllocationState, index: number, now: number): AllocationState {
+  const reached = index < state.next ? state : skip(state, index + 1 - state.next, now);
+  return { ...reached, freed: reached.freed.filter((entry) => entry.index !== index) };
+}
+
+/** Leaves out the next fresh indexes. They rest like freed ones, so that none is lost to the range for good. */
+export function skip(state: AllocationState, count: number, now: number): AllocationState {
+  const skipped = Array.from({ length: count }, (_, i) => ({ index: state.next + i, at: now }));
+  return { next: state.next + count, freed: oldestFirst([...state.freed, ...skipped]) };
 }
 
 /** Whether somebody holds the index. */
 export function isAllocated(state: AllocationState, index: number): boolean {
   return Number.isInteger(index) && index >= 1 && index < state.next && !state.freed.some((entry) => entry.index === index);
+}
+
+function oldestFirst(freed: AllocationState["freed"]): AllocationState["freed"] {
+  return freed.toSorted((a, b) => a.at - b.at || a.index - b.index);
 }

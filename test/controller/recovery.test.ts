@@ -106,6 +106,49 @@ describe("a backup of yesterday restored under running agents", () => {
   });
 });
 
+test("a small network still has addresses for its nodes after one recovery upon the other, and gives none twice", async () => {
+  const folder = temporaryFolder();
+  const network = { overlayV4: "10.91.0.0/27", linksV4: "10.92.0.0/26" };
+  let controller = await startController(folder.path, { network });
+  await makeSite(controller, "dc1");
+  const backup = join(folder.path, "backup");
+  const given: number[] = [];
+  for (let round = 0; round < 4; round++) {
+    given.push(indexOf(await newNode(controller, (await makeToken(controller, { site: "dc1" })).secret, `node-${round}`)));
+    writeFileSync(backup, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+    await controller.close();
+    await restoreController({ data: join(folder.path, "data"), from: backup });
+    controller = await startController(folder.path, { recoveryQuietMs: 600_000 });
+    await call(controller, "POST", "/v1/recovery/confirm", {});
+  }
+  expect(new Set(given).size).toBe(4);
+  await controller.close();
+  folder.remove();
+});
+
+test("what a dead node may hold is not given again at once when a recovery ends by itself", async () => {
+  const folder = temporaryFolder();
+  const first = await startController(folder.path);
+  await makeSite(first, "dc1");
+  const { secret } = await makeToken(first, { site: "dc1" });
+  const here = await newNode(first, secret, "here");
+  writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  // Nobody hears of the other one: who holds it would keep the recovery open.
+  await here.disconnect();
+  const unheard = await newNode(first, secret, "unheard");
+  await first.close();
+  await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
+  const second = await startController(folder.path, { recoveryQuietMs: 0 });
+  await eventually(async () => {
+    await reconnect(second, [here]);
+    expect(await status(second)).toMatchObject({ recovering: false });
+  }, 15_000);
+  const fresh = await newNode(second, (await makeToken(second, { site: "dc1" })).secret, "fresh");
+  expect(indexOf(fresh)).not.toBe(indexOf(unheard));
+  await second.close();
+  folder.remove();
+});
+
 test("an intent that was made after the backup keeps the recovery open until an admin confirms", async () => {
   const folder = temporaryFolder();
   const first = await startController(folder.path);

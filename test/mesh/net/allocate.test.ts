@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { allocate, free, isAllocated, NO_ALLOCATIONS, QUARANTINE_MS, type AllocationState } from "../../../mesh/net/allocate.ts";
+import { allocate, claim, free, isAllocated, skip, NO_ALLOCATIONS, QUARANTINE_MS, type AllocationState } from "../../../mesh/net/allocate.ts";
 
 const HOUR = 3_600_000;
 
@@ -32,6 +32,23 @@ describe("allocation of indexes", () => {
     for (let i = 0; i < 3; i++) state = take(state, 0, 3).state;
     state = free(free(free(state, 2, 5), 3, 1), 1, 9);
     expect(take(state, QUARANTINE_MS + 9, 3).index).toBe(3);
+  });
+
+  it("lets what was skipped rest, and gives it then", () => {
+    const state = skip(take(NO_ALLOCATIONS, 0, 4).state, 2, HOUR);
+    expect([2, 3].map((index) => isAllocated(state, index))).toEqual([false, false]);
+    const fourth = take(state, HOUR, 4);
+    expect(fourth.index).toBe(4);
+    expect(allocate(fourth.state, 2 * HOUR, 4)).toEqual({ ok: false, reason: "Exhausted", retryAt: HOUR + QUARANTINE_MS });
+    expect(take(fourth.state, HOUR + QUARANTINE_MS, 4).index).toBe(2);
+  });
+
+  it("loses none of those below one that its owner claims, and the owner of one of them may claim it still", () => {
+    const state = claim(NO_ALLOCATIONS, 3, HOUR);
+    expect([1, 2, 3].map((index) => isAllocated(state, index))).toEqual([false, false, true]);
+    const both = claim(state, 1, HOUR);
+    expect(isAllocated(both, 1)).toBe(true);
+    expect(take(both, HOUR + QUARANTINE_MS, 3).index).toBe(2);
   });
 
   it("is exhausted without a date when all are held", () => {
