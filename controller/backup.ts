@@ -5,6 +5,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { z } from "zod";
 import { IsthmusError } from "../mesh/errors.ts";
 import { privateFolder, writePrivate } from "./files.ts";
+import { HOME } from "./home.ts";
 import { openSqliteStore, type SqliteStore } from "./store/sqlite.ts";
 
 const FORMAT = 1;
@@ -60,6 +61,8 @@ export async function restoreBackup(places: Places, file: string, now: number): 
   const store = openSqliteStore(places.store);
   const { epoch } = await store.state();
   await store.raise({ epoch: epoch + 1, recovering: true });
+  // Where it was written before says nothing of this place.
+  await store.note(new Map([[HOME, undefined]]));
   await store.close();
 }
 

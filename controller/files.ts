@@ -1,5 +1,5 @@
 /** Files that hold secrets: modes are set when they are made and checked when they are used (I8). */
-import { mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 
@@ -17,15 +17,33 @@ export function privateFolder(path: string): void {
   requireMode(path, 0o700);
 }
 
-/** Writes a file of mode 0600 whole or not at all. */
+/** Writes a file of mode 0600 whole or not at all; on the disk when it returns. @throws {IsthmusError} `DiskFull` */
 export function writePrivate(path: string, content: string | Uint8Array): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const temporary = `${path}.${process.pid}.new`;
   try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     writeFileSync(temporary, content, { mode: 0o600, flush: true });
     renameSync(temporary, path);
+    syncFolder(dirname(path));
   } catch (thrown) {
     rmSync(temporary, { force: true });
-    throw thrown;
+    throw diskFull(path, thrown);
   }
+}
+
+/** A rename is on the disk only with its folder (fsync(2)). */
+export function syncFolder(path: string): void {
+  const folder = openSync(path, "r");
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+/** The table's error for a disk without room; anything else as it is. */
+export function diskFull(path: string, thrown: unknown): unknown {
+  const { code } = thrown as NodeJS.ErrnoException;
+  if (code !== "ENOSPC" && code !== "EDQUOT") return thrown;
+  return new IsthmusError("DiskFull", `${path}: no space left to write it`, { remedy: "Free disk space; nothing was half written.", cause: thrown });
 }

@@ -80,7 +80,7 @@ export interface RunningController {
 const RESTORED =
   "this store was restored from a backup, or was in Recovery when its controller stopped: nothing is deleted and no address is issued until the nodes have reported";
 const COPIED =
-  "the store is a copy of another controller's, which may still run: nothing is deleted and no address is issued until the nodes have reported here. Run one of the two.";
+  "the store is a copy of another controller's, which may still run, or an older file that was put back: nothing is deleted and no address is issued until the nodes have reported here. Run one of the two.";
 
 /** @throws {IsthmusError} `PortTaken`, `NotRoot`, `FileMode`, `StoreDamaged`, `AlreadyRunning`, `DiskFull` … */
 export async function runController(options: ControllerOptions): Promise<RunningController> {
@@ -103,7 +103,7 @@ export async function runController(options: ControllerOptions): Promise<Running
     stack.defer(() => audit.close());
     const events = await openEvents(store, now, failed("events cannot be saved"));
     stack.defer(() => events.close());
-    const copied = await settleHome(store, mirror, places.store);
+    const copied = await settleHome(store, mirror, places);
     if ((await store.state()).recovering) {
       const message = copied ? COPIED : RESTORED;
       events.record(undefined, { type: "Warning", reason: "Recovery", message, about: "controller" });
