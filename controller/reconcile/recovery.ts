@@ -104,7 +104,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   const foreign = new Map<NodeName, string>();
   let lastNews = now();
   let reported = new Set<string>();
-  let beginning: Promise<void> | undefined;
+  let beginning: Promise<void> = Promise.resolve();
 
   async function begin(seen: Position, who: string): Promise<void> {
     state = await store.state();
@@ -190,7 +190,8 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
         requireSane(seen, stands, hello.node);
         if (proven) {
           if (seen.lineage !== stands.lineage) foreign.set(hello.node, seen.lineage);
-          beginning = (beginning ?? Promise.resolve()).then(() => begin(seen, hello.node));
+          // One after the other. That one could not be written (a full disk) is that agent's answer, and nobody else's.
+          beginning = beginning.catch(() => undefined).then(() => begin(seen, hello.node));
           await beginning;
         } else tellUnproven(hello.node);
       }

@@ -1,0 +1,58 @@
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { openSeals } from "../../../controller/pki/seals.ts";
+import type { Principal } from "../../../controller/pki/principal.ts";
+import type { Events } from "../../../controller/reconcile/events.ts";
+import { openMirror } from "../../../controller/reconcile/mirror.ts";
+import { openRecovery } from "../../../controller/reconcile/recovery.ts";
+import { openSqliteStore } from "../../../controller/store/sqlite.ts";
+import { IsthmusError } from "../../../mesh/errors.ts";
+import type { NodeName } from "../../../mesh/model/scalars.ts";
+import type { AgentHello, Position } from "../../../mesh/model/wire.ts";
+import { temporaryFolder } from "../harness.ts";
+
+test("a Recovery that a full disk kept from beginning begins when the agent calls again", async () => {
+  const folder = temporaryFolder();
+  const store = openSqliteStore(join(folder.path, "store.db"));
+  const mirror = await openMirror(store, (error) => {
+    throw error;
+  });
+  const seals = openSeals(join(folder.path, "pki"));
+  let full = true;
+  const recovery = await openRecovery({
+    store: {
+      ...store,
+      raise: (to) => (full ? Promise.reject(new IsthmusError("DiskFull", "no space left")) : store.raise(to)),
+    },
+    mirror,
+    events: { record: () => {} } as unknown as Events,
+    now: () => 0,
+    newUid: () => "uid",
+    seals,
+    surplus: () => new Map(),
+    probe: () => {},
+    onChange: () => {},
+  });
+  const { recovering: _, ...position } = await store.state();
+  const ahead: Position = { ...position, revision: position.revision + 7 };
+  const node = "ahead" as NodeName;
+  const hello: AgentHello = {
+    t: "hello",
+    node,
+    format: 1,
+    version: "0",
+    bootId: "b",
+    machineId: "m",
+    views: {},
+    seen: { ...ahead, seal: seals.seal(ahead) },
+  };
+  const principal: Principal = { kind: "node", name: node, keyHash: "k" };
+  await expect(recovery.onHello(hello, principal)).rejects.toMatchObject({ code: "DiskFull" });
+  expect(recovery.active).toBe(false);
+  full = false;
+  await recovery.onHello(hello, principal);
+  expect(recovery.active).toBe(true);
+  await mirror.close();
+  await store.close();
+  folder.remove();
+});
