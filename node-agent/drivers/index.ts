@@ -17,7 +17,8 @@ import { openRecords } from "./records.ts";
 import { createRoutesLook } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
-import { createWireguardLook, kernelHasWireguard, observeWireguard } from "./wireguard.ts";
+import { kernelHasWireguard, observeWireguard } from "./wireguard.ts";
+import { createWireguardLook } from "./wireguard-look.ts";
 
 export interface KernelOptions {
   readonly dataDir: string;
@@ -69,7 +70,7 @@ export function createKernel(options: KernelOptions): Kernel {
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
   const look = createWireguardLook();
   const lookAtRoutes = createRoutesLook();
-  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
+  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard, look };
   const observe = async (): Promise<KernelState> => {
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
       observeWireguard(look),
@@ -118,16 +119,11 @@ async function cleanup(observe: () => Promise<KernelState>, context: ApplyContex
 
 /** A row's area is where an administrator looks for it in a plan; here are names of what stands on the machine. */
 function inWords(operation: Operation): string[] {
-  switch (operation.op) {
-    case "sysctl.restore":
-      return [`restore sysctl ${operation.name}`];
-    case "nft.remove":
-      return ["remove nft table inet isthmus"];
-    case "hosts.set":
-      return [`remove ${[...operation.before.keys()].join(", ")} from the hosts file`];
-    default:
-      return describeOperation(operation).map(({ area, action, what }) => `${action} ${area} ${what}`);
-  }
+  const { op } = operation;
+  if (op === "sysctl.restore") return [`restore sysctl ${operation.name}`];
+  if (op === "nft.remove") return ["remove nft table inet isthmus"];
+  if (op === "hosts.set") return [`remove ${[...operation.before.keys()].join(", ")} from the hosts file`];
+  return describeOperation(operation).map(({ area, action, what }) => `${action} ${area} ${what}`);
 }
 
 /** One after the other; a failure is the caller's own and does not stop the next. */
