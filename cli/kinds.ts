@@ -3,6 +3,7 @@ import { IsthmusError } from "../mesh/errors.ts";
 import { kindNamed } from "../mesh/model/parse.ts";
 import { KINDS, type Kind } from "../mesh/model/resources.ts";
 import { nearest } from "../mesh/model/suggest.ts";
+import { shortName } from "../mesh/model/words.ts";
 
 /** One thing to look at. Without a name: all of the kind. */
 export interface Target {
@@ -28,20 +29,6 @@ export function kindOf(word: string): Kind {
 /** Every word that names a kind. */
 export function kindWords(): string[] {
   return (Object.keys(KINDS) as Kind[]).flatMap((kind) => [KINDS[kind].plural, ...KINDS[kind].aliases]);
-}
-
-/** The word that people use most for a kind: `node`, `egress`, `route`. */
-export function shortName(kind: Kind): string {
-  const short: Partial<Record<Kind, string>> = {
-    MeshNode: "node",
-    MeshRoute: "route",
-    EgressGateway: "egress",
-    JoinToken: "token",
-    VirtualIP: "vip",
-    MeshCluster: "cluster",
-    MeshNetwork: "network",
-  };
-  return short[kind] ?? kind.toLowerCase();
 }
 
 /**

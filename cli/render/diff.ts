@@ -1,5 +1,6 @@
 /** `diff`: node by node, what would change. */
 import type { Change, NodeDiff } from "../../mesh/model/answers.ts";
+import { count } from "../../mesh/model/words.ts";
 import type { styler } from "./style.ts";
 
 const SIGNS = { add: "+", remove: "-", change: "~" } as const;
@@ -35,8 +36,4 @@ function line(change: Change, style: ReturnType<typeof styler>): string {
 function detail(change: Change): string {
   const value = change.action === "remove" ? change.from : change.to;
   return value === undefined ? "" : ` ${value}`;
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }

@@ -1,4 +1,5 @@
 /** `status` on a node. Reads what the agent's socket answers; a missing part is left out. */
+import { count } from "../../mesh/model/words.ts";
 import { at, list, strings, text } from "./objects.ts";
 import type { Style, styler } from "./style.ts";
 import { type Column, renderTable } from "./table.ts";
@@ -62,10 +63,10 @@ function head(status: unknown, now: number, paint: Paint): string {
 }
 
 function driftText(status: unknown, now: number): string {
-  const count = at(status, "drift", "count");
+  const healed = at(status, "drift", "count");
   const last = at(status, "drift", "at");
-  if (typeof count !== "number" || count === 0) return "";
-  return `${count} times${typeof last === "number" ? `, last ${ageSince(last, now)} ago` : ""}`;
+  if (typeof healed !== "number" || healed === 0) return "";
+  return `${count(healed, "time")}${typeof last === "number" ? `, last ${ageSince(last, now)} ago` : ""}`;
 }
 
 function conditions(status: unknown, paint: Paint): string {

@@ -6,6 +6,7 @@ import type { ApplyResult } from "../../mesh/model/answers.ts";
 import { invalidDocuments, parseDocuments } from "../../mesh/model/parse.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
+import { count, shortName } from "../../mesh/model/words.ts";
 import { recovering, removeNode } from "../join/decide.ts";
 import type { SecretRecord } from "../join/records.ts";
 import type { Principal } from "../pki/principal.ts";
@@ -212,7 +213,7 @@ export async function remove(
 export function removeOne(draft: Draft, services: Services, kind: Kind, name: string, now: number): Resource {
   const key = resourceKey(kind, name);
   const stored = draft.read(key) as Resource | undefined;
-  if (stored === undefined) throw new IsthmusError("NotFound", `there is no ${kind} ${name}`);
+  if (stored === undefined) throw new IsthmusError("NotFound", `there is no ${shortName(kind)} ${name}`);
   switch (kind) {
     case "MeshNetwork":
       throw new IsthmusError("Invalid", "the network itself cannot be deleted", { remedy: "Delete its nodes and stop the controller instead." });
@@ -244,7 +245,7 @@ function checkSiteUnused({ mirror }: Services, name: string): void {
     .filter((node) => node.spec.site === name);
   if (users.length === 0) return;
   const named = users.slice(0, 5).map((node) => node.metadata.name);
-  throw new IsthmusError("Conflict", `site ${name} still has ${users.length} nodes: ${named.join(", ")}${users.length > 5 ? " …" : ""}`, {
+  throw new IsthmusError("Conflict", `site ${name} still has ${count(users.length, "node")}: ${named.join(", ")}${users.length > 5 ? " …" : ""}`, {
     remedy: "Delete the nodes first.",
   });
 }

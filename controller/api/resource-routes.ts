@@ -10,6 +10,7 @@ import { Labels, type NodeName } from "../../mesh/model/scalars.ts";
 import { parseSelector, selects, type Requirement } from "../../mesh/model/selector.ts";
 import { notOfSite } from "../../mesh/model/validate/rules.ts";
 import { nearest } from "../../mesh/model/suggest.ts";
+import { shortName } from "../../mesh/model/words.ts";
 import { commit } from "../reconcile/draft.ts";
 import { kindFolder, resourceKey } from "../reconcile/keys.ts";
 import { apply, present, remove } from "./apply.ts";
@@ -74,7 +75,7 @@ export function resourceRoutes(app: FastifyInstance, services: Services): void {
     found(services, kind, name);
     const { revision, result } = await commit(store, mirror, (draft) => {
       const before = draft.read(resourceKey(kind, name)) as Resource | undefined;
-      if (before === undefined) throw new IsthmusError("NotFound", `there is no ${kind} ${name}`);
+      if (before === undefined) throw new IsthmusError("NotFound", `there is no ${shortName(kind)} ${name}`);
       const after = patched(before, patch);
       draft.write(resourceKey(kind, name), after);
       guardCrossing(draft, mirror, new Map([[resourceKey(kind, name), after]]));
@@ -101,7 +102,7 @@ function found(services: Services, kind: Kind, name: string): Resource {
   const object = present(services, kind, name);
   if (object !== undefined) return object;
   const near = nearest(name, [...services.mirror.folder(kindFolder(kind)).keys()]);
-  throw new IsthmusError("NotFound", `there is no ${kind} ${name}`, near === undefined ? {} : { remedy: `Did you mean ${near}?` });
+  throw new IsthmusError("NotFound", `there is no ${shortName(kind)} ${name}`, near === undefined ? {} : { remedy: `Did you mean ${near}?` });
 }
 
 /** What a selector of a list looks at: of a node all labels that intents select by, else the object's own. */

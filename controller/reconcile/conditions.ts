@@ -4,6 +4,7 @@ import { intentKey } from "../../mesh/compile/types.ts";
 import { type Condition, type IntentStatus, MAX_FAILING_NODES, type NodeFault } from "../../mesh/model/meta.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
+import { count } from "../../mesh/model/words.ts";
 import { drainedCondition } from "./drained.ts";
 import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
@@ -111,11 +112,17 @@ function readiness(id: string | undefined, total: number, ready: number, failing
       type: "Ready",
       status: "False",
       reason: "NodesFailing",
-      message: `${failing.length} of ${total} ${total === 1 ? "node reports" : "nodes report"} a fault; the first is ${faultText(failing[0])}`,
+      message: `${failing.length} of ${count(total, "node")} ${failing.length === 1 ? "reports" : "report"} a fault; the first is ${faultText(failing[0])}`,
     };
+  if (total === 0) return { type: "Ready", status: "Unknown", reason: "NoNodes", message: "no node uses it" };
   if (ready < total)
-    return { type: "Ready", status: "Unknown", reason: "Waiting", message: `${total - ready} of ${total} nodes have not reported yet` };
-  return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
+    return {
+      type: "Ready",
+      status: "Unknown",
+      reason: "Waiting",
+      message: `${total - ready} of ${count(total, "node")} ${total - ready === 1 ? "has" : "have"} not reported yet`,
+    };
+  return { type: "Ready", status: "True", reason: "AllNodesReady", message: count(total, "node") };
 }
 
 function faultText(fault: NodeFault | undefined): string {
@@ -124,9 +131,9 @@ function faultText(fault: NodeFault | undefined): string {
 
 function siteReady(total: number, missing: readonly string[]): Plain {
   if (total === 0) return { type: "Ready", status: "Unknown", reason: "NoNodes", message: "no node has joined this site" };
-  if (missing.length === 0) return { type: "Ready", status: "True", reason: "AllNodesReady", message: `${total} nodes` };
+  if (missing.length === 0) return { type: "Ready", status: "True", reason: "AllNodesReady", message: count(total, "node") };
   const named = missing.slice(0, 5).join(", ") + (missing.length > 5 ? ` and ${missing.length - 5} more` : "");
-  const message = `${missing.length} of ${total} nodes are not ready: ${named}`;
+  const message = `${missing.length} of ${count(total, "node")} ${missing.length === 1 ? "is" : "are"} not ready: ${named}`;
   return { type: "Ready", status: "False", reason: missing.length === total ? "NoNodeReady" : "NodesNotReady", message };
 }
 

@@ -4,6 +4,7 @@ import { familyOf, type Family } from "../net/ip.ts";
 import { hasPrefix, prefixSet, subtract, toCidrs, touches, type PrefixSet } from "../net/prefix-set.ts";
 import { controllerAddress, SPECIAL_RANGES, type Context } from "./context.ts";
 import type { CompileCondition } from "./types.ts";
+import { count } from "../model/words.ts";
 
 export interface Destinations {
   /** Sorted by text, each once. */
@@ -99,9 +100,9 @@ function conditionOf(intent: DestinationIntent, cidrs: readonly Cidr[], refused:
       type,
       status: "False",
       reason: "SomeRefused",
-      message: `${refused.length} of ${intent.destinations.length} destinations have no effect: ${named}${more}`,
+      message: `${refused.length} of ${count(intent.destinations.length, "destination")} ${refused.length === 1 ? "has" : "have"} no effect: ${named}${more}`,
     };
   }
   if (cidrs.length === 0) return { type, status: "False", reason: "NoDestinations", message: "nothing is left after the exclusions" };
-  return { type, status: "True", reason: "Accepted", message: `${cidrs.length} destinations${covered}` };
+  return { type, status: "True", reason: "Accepted", message: `${count(cidrs.length, "destination")}${covered}` };
 }

@@ -3,6 +3,7 @@ import type { LanRoutePlan, PathId, PathPlan, ServePlan } from "../model/plan.ts
 import type { Cidr, NodeName } from "../model/scalars.ts";
 import type { NodeContext } from "./context.ts";
 import type { CompileCondition, IntentCompileStatus } from "./types.ts";
+import { count } from "../model/words.ts";
 
 export interface Gateway {
   readonly node: NodeName;
@@ -65,7 +66,7 @@ export function gatewaysResolved(gateways: readonly Gateway[], left: number, unk
       reason: "Limited",
       message: `${gateways.length} of ${gateways.length + left} selected nodes are used as gateways`,
     };
-  return { type, status: "True", reason: "Resolved", message: `${gateways.length} gateways` };
+  return { type, status: "True", reason: "Resolved", message: count(gateways.length, "gateway") };
 }
 
 /** Highest priority first, then the higher priority of the site (the order for disaster recovery), then by name. */

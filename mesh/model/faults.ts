@@ -3,6 +3,7 @@ import type { z } from "zod";
 import type { FieldFault } from "../errors.ts";
 import { fieldOf, type StructuralSchema } from "./structural.ts";
 import { nearest } from "./suggest.ts";
+import { count } from "./words.ts";
 
 export type Path = readonly (string | number)[];
 
@@ -100,10 +101,6 @@ function atMost(origin: string, maximum: number): string {
   if (origin === "array") return `have at most ${count(maximum, "item")}`;
   if (origin === "string") return `have at most ${count(maximum, "character")}`;
   return `be at most ${maximum}`;
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 function article(expected: string): string {

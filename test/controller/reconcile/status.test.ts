@@ -81,10 +81,10 @@ describe("a site", () => {
       const { nodes: counts, conditions } = status.withStatus(dc1).status ?? {};
       return { counts, ready: conditions?.map(({ type, reason, message }) => `${type} ${reason}: ${message}`) };
     };
-    expect(said()).toEqual({ counts: { total: 1, ready: 0 }, ready: ["Ready NoNodeReady: 1 of 1 nodes are not ready: n"] });
+    expect(said()).toEqual({ counts: { total: 1, ready: 0 }, ready: ["Ready NoNodeReady: 1 of 1 node is not ready: n"] });
     reports.touch(NAME, { connected: true, lastSeen: state.now });
     reports.merge(NAME, { t: "report", conditions: [] }, true);
-    expect(said()).toEqual({ counts: { total: 1, ready: 1 }, ready: ["Ready AllNodesReady: 1 nodes"] });
+    expect(said()).toEqual({ counts: { total: 1, ready: 1 }, ready: ["Ready AllNodesReady: 1 node"] });
     nodes.clear();
     expect(said()).toMatchObject({ ready: ["Ready NoNodes: no node has joined this site"] });
   });
