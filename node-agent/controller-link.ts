@@ -83,6 +83,8 @@ export function createControllerLink(holdings: Holdings, ports: ControllerLinkPo
       const { node, network } = membership.identity;
       const deadline = performance.now() + LEAVE_MS;
       while (performance.now() < deadline) {
+        // It is not heard, and must not be (I11): its farewell would take a node out.
+        if (error?.code === "CertificateRevoked") throw error;
         // Before the controller's hello a message is not heard.
         const sent = session.connected !== undefined && session.send({ t: "leave" });
         const gone = await Promise.race([removed, pause(sent ? LEAVE_ANSWER_MS : 100, signal).then(() => false)]);

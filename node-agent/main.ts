@@ -11,7 +11,7 @@ import { run as exec } from "./drivers/exec.ts";
 import { hostServices } from "./drivers/host-facts.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
 import { kernelHasWireguard } from "./drivers/wireguard.ts";
-import { checkModes, codeOf, type Places, places, prepareDirectories, removeIfEmpty } from "./files.ts";
+import { checkModes, codeOf, type Places, places, prepareDirectories, readIfThere, removeIfEmpty } from "./files.ts";
 import { readIdentity } from "./identity.ts";
 import { join } from "./join.ts";
 import { isRunning, pidFileOf, takeLock } from "./lock.ts";
@@ -143,7 +143,7 @@ export async function cleanupCommand(options: CommonOptions): Promise<string[]> 
   const done = (await removeUnit({ stop: true }, signal)) ? ["removed isthmus-agent.service"] : [];
   if (await isRunning())
     throw new IsthmusError("AlreadyRunning", "the agent still runs", {
-      remedy: "Run `isthmus leave` to be forgotten by the controller too, or stop the process named in /run/isthmus/agent.pid and clean up again.",
+      remedy: `Run \`isthmus leave\` to be forgotten by the controller too, or stop the agent (\`kill ${readIfThere(pidFileOf(at.run))?.trim() ?? "PID"}\`) and clean up again.`,
     });
   return [...done, ...(await kernelOf(at, log).cleanup()), ...removeFiles(at)];
 }

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import { Duration, IpAddress, type NodeName } from "../../mesh/model/scalars.ts";
+import { revoked } from "../join/decide.ts";
 import type { Revocation } from "../join/records.ts";
 import { commit } from "../reconcile/draft.ts";
 import { FOLDER, resourceKey } from "../reconcile/keys.ts";
@@ -104,12 +105,7 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
       message: `the certificate of ${name} was revoked by ${who}`,
       about: `node/${name}`,
     });
-    agents.refuse(
-      name as NodeName,
-      new IsthmusError("CertificateRevoked", `the certificate of node ${name} was revoked`, {
-        remedy: "Ask an admin; the node must be deleted and joined again.",
-      }),
-    );
+    agents.refuse(name as NodeName, revoked(name));
     return present(services, "MeshNode", name);
   });
 

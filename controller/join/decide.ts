@@ -11,6 +11,7 @@ import type { Cidr, IpAddress, NodeName } from "../../mesh/model/scalars.ts";
 import type { JoinRequest, NodeFacts } from "../../mesh/model/wire.ts";
 import { NO_ALLOCATIONS, allocate, free, type AllocationState } from "../../mesh/net/allocate.ts";
 import { maxIndex } from "../../mesh/net/overlay.ts";
+import { count } from "../../mesh/model/words.ts";
 import type { Draft } from "../reconcile/draft.ts";
 import { FOLDER, NETWORK, POOL_KEY, resourceKey, wgKeyKey } from "../reconcile/keys.ts";
 import { secretHash, type Holder, type Member, type SecretRecord, type Tombstone } from "./records.ts";
@@ -47,6 +48,10 @@ export function decideJoin(draft: Draft, input: JoinInput, settings: JoinSetting
   if (known !== undefined && known.spec.tlsKey === keyHash) return renew(draft, known, input);
   if (settings.recovering) throw recovering();
   if (request.token === undefined) throw unknownKey(draft, input);
+  if (draft.read(FOLDER.revoked + keyHash) !== undefined)
+    throw new IsthmusError("CertificateRevoked", "the keys of this machine were revoked", {
+      remedy: "Run `isthmus cleanup` on it, then join: it makes new keys.",
+    });
   const token = redeem(draft, request, settings);
   if (known !== undefined) throw nameTaken(request.name);
   const elsewhere = (draft.read(FOLDER.tlsKeys + keyHash) as Holder | undefined) ?? (draft.read(wgKeyKey(request.publicKey)) as Holder | undefined);
@@ -99,7 +104,7 @@ function redeem(draft: Draft, request: JoinRequest, { now, epoch }: JoinSettings
   if (status?.revoked === true) throw refuse("TokenUnknown", `token ${name} was revoked`);
   if (status?.epoch !== epoch) throw refuse("TokenUnknown", `token ${name} is void: it was made before the controller was restored`);
   if (Date.parse(spec.expires) <= now) throw refuse("TokenExpired", `token ${name} expired at ${spec.expires}`);
-  if (status.used >= spec.uses) throw refuse("TokenSpent", `token ${name} was already used ${status.used} of ${spec.uses} times`);
+  if (status.used >= spec.uses) throw refuse("TokenSpent", `token ${name} was already used ${status.used} of ${count(spec.uses, "time")}`);
   if (spec.namePattern !== undefined && !matchesPattern(request.name, spec.namePattern)) {
     throw new IsthmusError("NamePattern", `token ${name} is for nodes named ${spec.namePattern}, not ${request.name}`, {
       remedy: "Join with --name, or use another token.",
@@ -225,9 +230,10 @@ function cloned(name: string): IsthmusError {
   });
 }
 
-function revoked(name: string): IsthmusError {
-  return new IsthmusError("CertificateRevoked", `the certificate of ${name} was revoked`, {
-    remedy: `Delete node ${name} and join it again with a token.`,
+/** What its own agent is told: it may change nothing any more, also not leave. */
+export function revoked(name: string): IsthmusError {
+  return new IsthmusError("CertificateRevoked", `the certificate of node ${name} was revoked`, {
+    remedy: `Let an admin run \`isthmus delete node ${name}\`: this agent then removes its traces by itself. Or stop the agent here and run \`isthmus cleanup\`. After either a new token lets the machine join again.`,
   });
 }
 

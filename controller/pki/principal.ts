@@ -4,6 +4,7 @@ import type { TLSSocket } from "node:tls";
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
+import { revoked } from "../join/decide.ts";
 import type { AdminRecord } from "../join/records.ts";
 import { FOLDER, resourceKey } from "../reconcile/keys.ts";
 import type { Mirror } from "../reconcile/mirror.ts";
@@ -46,11 +47,9 @@ export function principalOf(socket: TLSSocket, mirror: Mirror, issuers: readonly
     if (tombstone !== undefined) return { kind: "removed", name: identity.name as NodeName };
   }
   if (mirror.get(FOLDER.revoked + keyHash) !== undefined)
-    return nobody(
-      "CertificateRevoked",
-      `the certificate of ${identity.role} ${identity.name} was revoked`,
-      "Ask an admin for a new certificate, or join again with a token.",
-    );
+    return identity.role === "node"
+      ? { kind: "nobody", why: revoked(identity.name) }
+      : nobody("CertificateRevoked", `the certificate of ${identity.role} ${identity.name} was revoked`, "Ask an admin for a new certificate.");
   if (known.validTo <= now)
     return nobody(
       "CertificateExpired",

@@ -196,8 +196,18 @@ describe("a node that is taken out", () => {
     await ready(lab, [...OWN, "guest"]);
     await isthmus(lab, ["node", "revoke", "guest"]);
     await guestSays(/certificate of (node )?guest was revoked/);
-    expect(await guestStatus()).toMatch(/was revoked/);
+    expect(await guestStatus()).toMatch(/was revoked[^]*isthmus delete node guest/);
     expect((await lab.exec(GUEST, ["ip", "-br", "link"])).stdout).toMatch(/ism0/);
+    // Nothing that it says is heard, so each command names a step that works.
+    const leaving = await lab.exec(GUEST, ["isthmus", "leave"], { mayFail: true });
+    expect([leaving.code, leaving.stderr]).toEqual([5, expect.stringMatching(/was revoked[^]*isthmus cleanup/)]);
+    const cleaning = await lab.exec(GUEST, ["isthmus", "cleanup"], { mayFail: true });
+    expect([cleaning.code, cleaning.stderr]).toEqual([4, expect.stringMatching(/still runs[^]*kill \d+/)]);
+    await isthmus(lab, ["delete", "node", "guest"]);
+    await guestSays(/was removed from network/);
+    await eventually("the guest's interfaces are gone", 20_000, async () =>
+      (await lab.exec(GUEST, ["ip", "-br", "link"])).stdout.includes("ism") ? undefined : true,
+    );
     await forgetGuest(lab, "guest");
     await startGuest(lab, [await token(lab, "dc1"), "--name", "guest"]);
     await ready(lab, [...OWN, "guest"]);

@@ -303,6 +303,11 @@ describe("the stream", () => {
     await call(controller, "DELETE", "/v1/resources/meshnodes/revoked-and-deleted");
     await agent.connect(controller);
     expect(agent.messages.at(-1)).toEqual({ t: "removed", node: "revoked-and-deleted" });
+    // It would be refused as soon as it had joined.
+    await expect(joinMachine(controller, agent.machine, secret)).rejects.toMatchObject({
+      code: "CertificateRevoked",
+      remedy: expect.stringContaining("isthmus cleanup") as string,
+    });
   });
 
   test("explain is asked from the node, also when its answer is long, and a node that is away is named", async () => {
