@@ -152,4 +152,44 @@ describe("a machine with systemd", () => {
     await vm.lab("heal ctl");
     await vm.lab("heal do1");
   });
+
+  test("without WireGuard in its kernel, has wireguard-go under units of its own, which outlive the agent", async () => {
+    await vm.sh("echo 'install wireguard /bin/false' >/etc/modprobe.d/no-wireguard.conf");
+    await vm.reboot();
+    await agentWorks();
+    await seenAs(DO1, DO2);
+    await uses("userspace");
+    const units = await vm.out("systemctl list-units --no-legend --plain 'isthmus-wg@*' | awk '{print $1, $3}' | sort");
+    expect(units).toMatch(/^isthmus-wg@ism0.service active$/m);
+    expect(units).toMatch(/^isthmus-wg@ismg1.service active$/m);
+    for (const command of ["restart", "kill -s KILL", "kill -s KILL --kill-whom=all"])
+      await harmsNothing(async () => void (await vm.sh(`systemctl ${command} ${UNIT}; sleep 3`)));
+    await vm.sh("systemctl stop isthmus-wg@ism0.service");
+    await vm.until("ism0 is back", "wg show ism0");
+    await vm.sh("rm /etc/modprobe.d/no-wireguard.conf");
+    await vm.reboot();
+    await agentWorks();
+    await seenAs(DO1, DO2);
+    await uses("kernel");
+  });
+
+  test("leaves without a trace, and can be cleaned up with the controller dead", async () => {
+    await vm.until("the controller is heard", `${STATUS} | grep -q '"connected":true'`);
+    const traces = `{
+ls -d /etc/systemd/system/isthmus* /etc/systemd/system/*/isthmus* /etc/systemd/networkd.conf.d/*isthmus* /etc/systemd/network/*isthmus* \
+  /etc/NetworkManager/conf.d/*isthmus* /var/lib/isthmus /run/isthmus 2>/dev/null
+systemctl list-units --all --no-legend --plain 'isthmus*'
+ip -o link | grep ism; ip rule | grep 157; ip route show table all proto 157; ip nexthop; nft list tables | grep isthmus
+grep -i isthmus /etc/hosts; ip -o addr show dev lo | grep -vE ' (127.0.0.1|::1)/'; :; }`;
+    await vm.sh("isthmus leave 2>&1");
+    await vm.until("every trace is gone", `[ -z "$(${traces})" ]`, { say: traces });
+    await seenAs(ROUTER);
+    await vm.sh("isthmus join --token-file /root/token --name vm1 2>&1");
+    await agentWorks();
+    await seenAs(DO1, DO2);
+    await vm.lab("fail controller");
+    await vm.sh("isthmus cleanup 2>&1");
+    expect(await vm.out(traces)).toBe("");
+    await seenAs(ROUTER);
+  });
 });
