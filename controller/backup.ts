@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { z } from "zod";
 import { IsthmusError } from "../mesh/errors.ts";
-import { privateFolder, writePrivate } from "./files.ts";
+import { diskFull, privateFolder, syncFolder, writePrivate } from "./files.ts";
 import { HOME } from "./home.ts";
 import { openSqliteStore, type SqliteStore } from "./store/sqlite.ts";
 
@@ -44,26 +44,80 @@ export async function makeBackup(places: Places, store: SqliteStore, now: number
   }
 }
 
+/** Where a restore builds what it puts in place; such a folder without a store beside it was cut off. */
+const STAGING = ".restore-";
+const ASIDE = ".before-restore-";
+
 /**
  * Puts a backup in place of what is in the data folder; what was there is kept aside. The controller then starts in
- * Recovery: agents have seen more than the backup knows.
- * @throws {IsthmusError} `BadRequest` for a file that is no backup, `AlreadyRunning`
+ * Recovery: agents have seen more than the backup knows. All is written before anything is replaced, and the store comes
+ * last, so that a restore that fails changes nothing, and one that is cut off leaves no store (`refuseCutOff`).
+ * @throws {IsthmusError} `BadRequest` for a file that is no backup, `AlreadyRunning`, `DiskFull`
  */
 export async function restoreBackup(places: Places, file: string, now: number): Promise<void> {
   const backup = readBackup(file);
   privateFolder(places.data);
   await refuseRunning(places.store);
-  const suffix = `.before-restore-${new Date(now).toISOString().replaceAll(/[:.]/g, "-")}`;
-  for (const path of [places.store, `${places.store}-wal`, `${places.store}-shm`, places.pki]) if (existsSync(path)) renameSync(path, path + suffix);
-  writePrivate(places.store, Buffer.from(backup.store, "base64"));
-  privateFolder(places.pki);
-  for (const [name, content] of Object.entries(backup.pki)) writePrivate(join(places.pki, name), content);
-  const store = openSqliteStore(places.store);
-  const { epoch } = await store.state();
-  await store.raise({ epoch: epoch + 1, recovering: true });
-  // Where it was written before says nothing of this place.
-  await store.note(new Map([[HOME, undefined]]));
-  await store.close();
+  for (const old of staged(places)) rmSync(join(places.data, old), { recursive: true, force: true });
+  const staging = placesOf(join(places.data, `${STAGING}${process.pid}`));
+  try {
+    privateFolder(staging.pki);
+    for (const [name, content] of Object.entries(backup.pki)) writePrivate(join(staging.pki, name), content);
+    writePrivate(staging.store, Buffer.from(backup.store, "base64"));
+    await makeFirstOfEpoch(staging.store);
+    replaceAll(places, staging, `${ASIDE}${new Date(now).toISOString().replaceAll(/[:.]/g, "-")}`);
+  } catch (thrown) {
+    throw diskFull(places.data, thrown);
+  } finally {
+    rmSync(staging.data, { recursive: true, force: true });
+  }
+}
+
+async function makeFirstOfEpoch(path: string): Promise<void> {
+  const store = openSqliteStore(path);
+  try {
+    const { epoch } = await store.state();
+    await store.raise({ epoch: epoch + 1, recovering: true });
+    // Where it was written before says nothing of this place.
+    await store.note(new Map([[HOME, undefined]]));
+  } finally {
+    await store.close();
+  }
+}
+
+/** Renames only; what failed in between is renamed back. */
+function replaceAll(places: Places, staging: Places, suffix: string): void {
+  const old = [places.store, `${places.store}-wal`, `${places.store}-shm`, places.pki].filter((path) => existsSync(path));
+  const steps = [...old.map((path) => [path, path + suffix] as const), [staging.pki, places.pki] as const, [staging.store, places.store] as const];
+  const done: (readonly [string, string])[] = [];
+  try {
+    for (const [from, to] of steps) {
+      renameSync(from, to);
+      done.unshift([from, to]);
+    }
+    syncFolder(places.data);
+  } catch (thrown) {
+    for (const [from, to] of done) renameSync(to, from);
+    throw thrown;
+  }
+}
+
+/**
+ * Without its store a controller would make a new network, and with the certificates set aside, too, one that no agent
+ * knows. What a restore left behind says that this is not a first start.
+ * @throws {IsthmusError} `NotFound`
+ */
+export function refuseCutOff(places: Places): void {
+  if (existsSync(places.store)) return;
+  const left = [...staged(places), ...readdirSync(places.data).filter((name) => name.startsWith(`store.db${ASIDE}`))].sort();
+  if (left.length === 0) return;
+  throw new IsthmusError("NotFound", `${places.store} is missing, but ${join(places.data, left.at(-1) ?? "")} is there: a restore was cut off`, {
+    remedy: `Run \`isthmus restore\` again. To begin a new network, take what is in ${places.data} away first.`,
+  });
+}
+
+function staged({ data }: Places): string[] {
+  return readdirSync(data).filter((name) => name.startsWith(STAGING));
 }
 
 function readBackup(file: string): z.infer<typeof BackupFile> {

@@ -18,7 +18,7 @@ import { resourceRoutes } from "./api/resource-routes.ts";
 import type { Services } from "./api/services.ts";
 import { tokenRoutes } from "./api/tokens.ts";
 import { settleHome } from "./home.ts";
-import { makeBackup, placesOf, restoreBackup } from "./backup.ts";
+import { makeBackup, placesOf, refuseCutOff, restoreBackup } from "./backup.ts";
 import { privateFolder } from "./files.ts";
 import { announce, ensureNetwork, foundAddresses, hostName, splitListen, type NetworkOptions } from "./first-start.ts";
 import { createJoinService } from "./join/service.ts";
@@ -89,6 +89,7 @@ export async function runController(options: ControllerOptions): Promise<Running
   const newUid = randomUUID;
   const places = placesOf(options.data);
   privateFolder(places.data);
+  refuseCutOff(places);
   const store = openSqliteStore(places.store);
   const stack = new AsyncDisposableStack();
   try {

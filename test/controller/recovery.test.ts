@@ -1,5 +1,6 @@
-import { chmodSync, cpSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import type { Position } from "../../mesh/model/wire.ts";
 import { restoreController, type RunningController } from "../../controller/main.ts";
@@ -387,6 +388,61 @@ describe("restore", () => {
     const restored = await startController(folder.path);
     expect(await call(restored, "GET", "/v1/resources/sites/dc1")).toMatchObject({ kind: "Site" });
     await restored.close();
+    folder.remove();
+  });
+});
+
+describe("a restore that does not come to its end", () => {
+  async function setUp() {
+    const folder = temporaryFolder();
+    const controller = await startController(folder.path);
+    await makeSite(controller, "dc1");
+    const backup = join(folder.path, "backup");
+    writeFileSync(backup, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+    await makeSite(controller, "dc2");
+    await controller.close();
+    const data = join(folder.path, "data");
+    return { folder, data, backup, root: readFileSync(join(data, "pki/root.crt"), "utf8") };
+  }
+
+  test("because something cannot be written leaves the old store and PKI in use, and nothing behind", async () => {
+    const { folder, data, backup, root } = await setUp();
+    const content = JSON.parse(gunzipSync(readFileSync(backup)).toString("utf8")) as { pki: Record<string, string> };
+    // A file where the next one needs a folder fails as late as a disk that runs full.
+    content.pki = { ...content.pki, roots: "", "roots/other.crt": "" };
+    const broken = join(folder.path, "broken");
+    writeFileSync(broken, gzipSync(JSON.stringify(content)));
+    const before = readdirSync(data).sort();
+    await expect(restoreController({ data, from: broken })).rejects.toThrow(/roots/);
+    expect(readdirSync(data).sort()).toEqual(before);
+    const again = await startController(folder.path);
+    expect(await status(again)).toMatchObject({ recovering: false, position: { epoch: 1 } });
+    expect(await call(again, "GET", "/v1/resources/sites/dc2")).toMatchObject({ kind: "Site" });
+    expect(readFileSync(join(data, "pki/root.crt"), "utf8")).toBe(root);
+    await again.close();
+    folder.remove();
+  });
+
+  test("because the machine lost power lets no controller make a new network, and can be run again", async () => {
+    const { folder, data, backup, root } = await setUp();
+    renameSync(join(data, "store.db"), join(data, "store.db.before-restore-2026"));
+    renameSync(join(data, "pki"), join(data, "pki.before-restore-2026"));
+    await expect(startController(folder.path)).rejects.toMatchObject({
+      code: "NotFound",
+      message: expect.stringContaining("store.db.before-restore-2026"),
+      remedy: expect.stringContaining("isthmus restore"),
+    });
+    expect(readdirSync(data)).not.toContain("pki");
+    await restoreController({ data, from: backup });
+    const again = await startController(folder.path);
+    expect(await status(again)).toMatchObject({ recovering: true, position: { epoch: 2 } });
+    expect(readFileSync(join(data, "pki/root.crt"), "utf8")).toBe(root);
+    await again.close();
+
+    const fresh = temporaryFolder();
+    mkdirSync(join(fresh.path, "data/.restore-1"), { recursive: true, mode: 0o700 });
+    await expect(startController(fresh.path)).rejects.toMatchObject({ code: "NotFound", message: expect.stringContaining(".restore-1") });
+    fresh.remove();
     folder.remove();
   });
 });
