@@ -51,9 +51,6 @@ export async function readContexts(io: Pick<Io, "env">): Promise<Contexts> {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return { contexts: [] };
     throw new IsthmusError("Invalid", `${file} cannot be read: ${(error as Error).message}`, { cause: error });
   }
-  if (((await stat(file)).mode & 0o077) !== 0) {
-    throw new IsthmusError("FileMode", `${file} holds a private key and can be read by others`, { remedy: `Run: chmod 600 ${file}` });
-  }
   const { parse } = await import("yaml");
   let raw: unknown;
   try {
@@ -64,7 +61,11 @@ export async function readContexts(io: Pick<Io, "env">): Promise<Contexts> {
     });
   }
   const parsed = Contexts.safeParse(raw);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) {
+    if (((await stat(file)).mode & 0o077) === 0) return parsed.data;
+    const holds = parsed.data.contexts.some(({ key }) => key !== undefined) ? "holds a private key" : "is where private keys are kept";
+    throw new IsthmusError("FileMode", `${file} ${holds} and can be read by others`, { remedy: `Run: chmod 600 ${file}` });
+  }
   const faults = parsed.error.issues.map((issue) => ({
     path: formatPath(issue.path.filter((part) => typeof part !== "symbol")),
     message: issue.message,

@@ -10,6 +10,8 @@ import { structuralSpec, structuralStatus, type StructuralSchema } from "../mesh
 import { KIND_SUMMARIES } from "../mesh/model/summaries.ts";
 import { buildProgram } from "./program.ts";
 
+const { labProgram } = await import("../lab/main.ts");
+
 const MADE = "<!-- Made by `node cli/docs.ts` from the source; do not edit. -->\n";
 
 /** File names below docs/reference and what belongs into them. */
@@ -43,8 +45,14 @@ function cliPage(): string {
     optionTable(program.options.filter((option) => option.attributeName() !== "version")),
     CONVENTIONS,
     exitTable(),
-    ...commands.flatMap((command) => commandSection(command, "isthmus")),
+    ...commands.flatMap((command) => (command.name() === "lab" ? labSections() : commandSection(command, "isthmus"))),
   ].join("\n");
+}
+
+/** The lab has a command line of its own. */
+function labSections(): string[] {
+  const lab = labProgram(() => {});
+  return commandSection(lab.name("lab"), "isthmus");
 }
 
 const CONVENTIONS = `
@@ -111,7 +119,7 @@ function optionTable(options: readonly Option[]): string {
   const rows = options.map((option) => {
     const facts = [
       option.argChoices === undefined ? "" : `One of ${option.argChoices.map((choice) => `\`${choice}\``).join(", ")}.`,
-      option.defaultValue === undefined || option.negate ? "" : `Default \`${String(option.defaultValue)}\`.`,
+      option.defaultValue === undefined || option.negate ? "" : `Default \`${option.defaultValueDescription ?? String(option.defaultValue)}\`.`,
       option.mandatory ? "Required." : "",
     ].filter((fact) => fact !== "");
     const env = option.envVar === undefined ? "" : `\`${option.envVar}\``;

@@ -15,6 +15,8 @@ const POLL_MS = 250;
 const DEFAULT_TIMEOUT = "60s";
 /** How much longer than the drain timeout the wait may take before it gives up. */
 const GRACE_MS = 15_000;
+/** Where connected nodes say that they use it: they would have moved at once, and say so within a second. */
+const IN_USE_GRACE_MS = 4_000;
 
 export async function drain(
   io: Io,
@@ -65,7 +67,7 @@ export async function untilDrained(io: Io, client: Client, node: string, given: 
     if (drained?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
     const why = drained?.message ?? "the controller has not said anything of it yet";
     const timeout = spanMs(given ?? (text(object, "spec", "drainTimeout") || longest(egress.items)), "--timeout");
-    if (io.now() - begun > timeout + GRACE_MS)
+    if (io.now() - begun > timeout + (drained?.reason === "InUse" ? IN_USE_GRACE_MS : GRACE_MS))
       throw new IsthmusError("Timeout", `${node} is not drained: ${why}`, {
         remedy: `Is there another healthy gateway, and are those nodes connected? See \`isthmus describe node ${node}\`. The node stays cordoned; \`isthmus uncordon ${node}\` takes that back.`,
       });

@@ -314,6 +314,12 @@ describe("drain", () => {
     const { status, err } = await go(["drain", "do1", "--timeout", "2s"], { clock: ticking() });
     expect(status).toBe(6);
     expect(err).toMatch(/do1 is not drained: still used by datacenter1[^]*isthmus uncordon do1/);
+    // Those who are not heard may still move; those who are, and stay, have nowhere to go.
+    const looks = (): number => controller.reads.filter((path) => path.includes("meshnodes/do1")).length;
+    const used = looks();
+    controller.put(draining("False", "Waiting", "not heard from datacenter1 yet"));
+    expect((await go(["drain", "do1", "--timeout", "2s"], { clock: ticking() })).status).toBe(6);
+    expect(looks() - used).toBeGreaterThan(1.5 * used);
   });
 
   it("is what a restart of wireguard-go begins with, and taken back after it where it was not there before", async () => {

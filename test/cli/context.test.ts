@@ -55,7 +55,13 @@ describe("contexts", () => {
   it("refuse a file that others can read, and one that is not right", async () => {
     await go("config set-context a --at-socket /x");
     await chmod(config, 0o644);
-    expect(await go("config get-contexts")).toMatchObject({ status: 7, err: expect.stringContaining("chmod 600") as string });
+    const open = await go("config get-contexts");
+    expect(open).toMatchObject({ status: 7, err: expect.stringContaining("chmod 600") as string });
+    expect(open.err).not.toContain("holds a private key");
+    await writeFile(config, "contexts: [{name: a, server: 'https://c:1', key: PEM}]");
+    expect(await go("config get-contexts")).toMatchObject({ status: 7, err: expect.stringContaining("holds a private key") as string });
+    await writeFile(config, "no contexts at all");
+    expect(await go("config get-contexts")).toMatchObject({ status: 2, err: expect.stringContaining("is not a contexts file") as string });
     await chmod(config, 0o600);
     await writeFile(config, "contexts: [{name: a, sockt: /x}]");
     expect(await go("config get-contexts")).toMatchObject({ status: 2, err: expect.stringContaining("contexts[0]") as string });
