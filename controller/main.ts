@@ -141,13 +141,19 @@ export async function runController(options: ControllerOptions): Promise<Running
     const planner = startPlanner({
       mirror,
       monotonic,
+      random: Math.random,
       publish: (output, revision) => {
         hub.publish(output, revision);
         metrics.plans.inc();
         serving.planned(output);
       },
       onRound: (seconds) => metrics.planSeconds.observe(seconds),
-      onFailure: failed("compiling the plan failed"),
+      onFailure: (thrown) => {
+        metrics.planFailures.inc();
+        failed("making the plan failed")(thrown);
+        const message = `the stored changes cannot be made into a plan: ${asIsthmusError(thrown).message}; the nodes keep the one before, and it is tried again`;
+        events.record(undefined, { type: "Warning", reason: "PlanFailed", message, about: "controller" });
+      },
     });
     stack.defer(() => planner.close());
     const agents: Agents = createAgents({

@@ -9,6 +9,7 @@ import type { Agents } from "./stream/agents.ts";
 export interface Metrics {
   readonly planSeconds: Histogram;
   readonly plans: Counter;
+  readonly planFailures: Counter;
   text(): Promise<string>;
 }
 
@@ -50,6 +51,11 @@ export function createMetrics(sources: MetricsSources): Metrics {
       name: "isthmus_plan_seconds",
       help: "Compiling a plan and sending what changed.",
       buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2],
+      registers: [registry],
+    }),
+    planFailures: new Counter({
+      name: "isthmus_plan_failures_total",
+      help: "Rounds that gave no plan: what is stored has not reached the nodes.",
       registers: [registry],
     }),
     plans: new Counter({ name: "isthmus_plans_total", help: "Plans published.", registers: [registry] }),

@@ -5,6 +5,7 @@
 import { createCompiler } from "../../mesh/compile/plan.ts";
 import type { Serving } from "../../mesh/compile/retiring.ts";
 import type { CompileInput, CompileOutput } from "../../mesh/compile/types.ts";
+import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import type { NodeFacts } from "../../mesh/model/wire.ts";
@@ -15,9 +16,14 @@ import type { Mirror } from "./mirror.ts";
 /** A round may use this share of the time: 1 in 4. */
 const WINDOW_FACTOR = 3;
 const MAX_WINDOW_MS = 500;
+/** A round that failed is tried again by itself: doubled each time, with jitter. A change tries again at once. */
+const RETRY_MS = { first: 500, longest: 30_000 } as const;
 
 export interface Planner {
-  /** Resolves when the plan of this revision or a later one was published. */
+  /**
+   * Resolves when the plan of this revision or a later one was published.
+   * @throws {IsthmusError} `Unreachable`: the revision is stored, but its plan could not be made yet
+   */
   settled(revision: number): Promise<void>;
   close(): void;
 }
@@ -26,6 +32,8 @@ export interface PlannerOptions {
   readonly mirror: Mirror;
   /** Milliseconds of a monotonic clock. */
   readonly monotonic: () => number;
+  /** From 0 to 1. */
+  readonly random: () => number;
   readonly publish: (output: CompileOutput, revision: number) => void;
   /** What a round cost, in seconds. */
   readonly onRound: (seconds: number) => void;
@@ -68,41 +76,58 @@ export function servingFacts(mirror: Mirror): ReadonlyMap<string, Serving> {
   return new Map([...mirror.folder(FOLDER.serving)].map(([name, item]) => [name.replace(":", "/"), item.value as Serving]));
 }
 
-export function startPlanner({ mirror, monotonic, publish, onRound, onFailure }: PlannerOptions): Planner {
-  const compile = createCompiler();
-  let output: CompileOutput | undefined;
+interface Waiting {
+  readonly revision: number;
+  readonly done: () => void;
+  readonly failed: (error: IsthmusError) => void;
+}
+
+export function startPlanner({ mirror, monotonic, random, publish, onRound, onFailure }: PlannerOptions): Planner {
+  let compile = createCompiler();
   let published = 0;
+  let failure: { readonly revision: number; readonly error: IsthmusError; readonly times: number } | undefined;
   let timer: NodeJS.Timeout | undefined;
   let scheduled: NodeJS.Immediate | undefined;
   let notBefore = 0;
-  let waiting: { revision: number; done: () => void }[] = [];
-  let dirty = false;
+  let waiting: Waiting[] = [];
+  let dirty = true;
 
   function round(): void {
+    clearTimeout(timer);
     timer = undefined;
     scheduled = undefined;
     const started = monotonic();
     const { revision } = mirror;
     try {
-      if (dirty || output === undefined) {
-        dirty = false;
-        output = compile(compileInput(mirror));
-        publish(output, revision);
-      }
+      if (dirty) publish(compile(compileInput(mirror)), revision);
+      dirty = false;
+      failure = undefined;
+      published = revision;
     } catch (thrown) {
+      // What it remembers of a round that was cut short is not to be built on.
+      compile = createCompiler();
+      failure = { revision, error: unplanned(revision, thrown), times: (failure?.times ?? 0) + 1 };
       onFailure(thrown);
     }
-    published = revision;
     const cost = monotonic() - started;
     onRound(cost / 1_000);
     notBefore = monotonic() + Math.min(cost * WINDOW_FACTOR, MAX_WINDOW_MS);
+    if (failure !== undefined) timer = setTimeout(round, backOff(failure.times));
     const ready = waiting.filter((one) => one.revision <= revision);
     waiting = waiting.filter((one) => one.revision > revision);
-    for (const one of ready) one.done();
+    for (const one of ready) {
+      if (failure === undefined) one.done();
+      else one.failed(failure.error);
+    }
+  }
+
+  function backOff(times: number): number {
+    return Math.min(RETRY_MS.first * 2 ** (times - 1), RETRY_MS.longest) * (0.5 + random() / 2);
   }
 
   function schedule(): void {
-    if (timer !== undefined || scheduled !== undefined) return;
+    if (scheduled !== undefined || (timer !== undefined && failure === undefined)) return;
+    clearTimeout(timer);
     const wait = notBefore - monotonic();
     if (wait <= 0) scheduled = setImmediate(round);
     else timer = setTimeout(round, wait);
@@ -121,14 +146,22 @@ export function startPlanner({ mirror, monotonic, publish, onRound, onFailure }:
   return {
     settled: (revision) => {
       if (revision <= published) return Promise.resolve();
+      if (failure !== undefined && revision <= failure.revision) return Promise.reject(failure.error);
       schedule();
-      return new Promise((done) => waiting.push({ revision, done }));
+      return new Promise((done, failed) => waiting.push({ revision, done, failed }));
     },
     close: () => {
       unsubscribe();
       clearTimeout(timer);
       clearImmediate(scheduled);
-      for (const one of waiting) one.done();
+      for (const one of waiting) one.failed(unplanned(one.revision, new Error("the controller stops")));
     },
   };
+}
+
+function unplanned(revision: number, thrown: unknown): IsthmusError {
+  return new IsthmusError("Unreachable", `revision ${revision} is stored, but the nodes have no plan of it yet: ${asIsthmusError(thrown).message}`, {
+    remedy: "It is tried again by itself; the controller's log and `isthmus events` say more.",
+    cause: thrown,
+  });
 }
