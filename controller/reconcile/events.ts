@@ -26,6 +26,8 @@ const KEPT_OF_NODE = 500;
 /** The same again within this time is counted. */
 const SAME_MS = 10 * 60_000;
 const SAVE_MS = 500;
+/** After a write that failed: on a full disk, until there is room. */
+const RETRY_MS = 5_000;
 const PREFIX = "event/";
 
 export async function openEvents(store: Store, now: () => number, onFailure: (error: unknown) => void): Promise<Events> {
@@ -36,6 +38,7 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
   const ofNode = new Map<string, number>();
   let seq = saved.at(-1)?.seq ?? 0;
   let timer: NodeJS.Timeout | undefined;
+  let closed = false;
 
   for (const { node } of saved) count(node, 1);
 
@@ -58,8 +61,19 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
     clearTimeout(timer);
     timer = undefined;
     const batch = new Map([...dirty].map(([key, value]) => [PREFIX + key, value]));
+    if (batch.size === 0) return;
     dirty.clear();
-    if (batch.size > 0) await store.note(batch).catch(onFailure);
+    try {
+      await store.note(batch);
+    } catch (thrown) {
+      onFailure(thrown);
+      // What was recorded meanwhile is newer.
+      for (const [key, value] of batch) {
+        const at = key.slice(PREFIX.length);
+        if (!dirty.has(at)) dirty.set(at, value as StoredEvent | undefined);
+      }
+      if (!closed) timer ??= setTimeout(() => void save(), RETRY_MS);
+    }
   }
 
   return {
@@ -93,7 +107,10 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    close: save,
+    close: () => {
+      closed = true;
+      return save();
+    },
   };
 }
 

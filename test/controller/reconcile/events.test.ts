@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { openEvents } from "../../../controller/reconcile/events.ts";
+import { IsthmusError } from "../../../mesh/errors.ts";
 import type { Store } from "../../../controller/store/types.ts";
+import { eventually } from "../harness.ts";
 
 const store = { notes: () => Promise.resolve(new Map()), note: () => Promise.resolve() } as unknown as Store;
 
@@ -21,4 +23,29 @@ test("one node's events do not push out those of the others, and its newest stay
   expect(kept.at(-1)?.message).toBe("19999");
   expect(kept.length).toBeLessThan(1_000);
   await events.close();
+});
+
+test("what a full disk kept from being saved is saved when there is room, in its newest form", async () => {
+  const saved = new Map<string, unknown>();
+  let full = true;
+  const failures: unknown[] = [];
+  const events = await openEvents(
+    {
+      ...store,
+      note: async (entries) => {
+        if (full) throw new IsthmusError("DiskFull", "no space left");
+        for (const [key, value] of entries) saved.set(key, value);
+      },
+    },
+    () => 1,
+    (error) => failures.push(error),
+  );
+  const drift = { type: "Warning", reason: "Drift", message: "a rule was removed", about: "node" } as const;
+  events.record("one", drift);
+  events.record("two", drift);
+  await eventually(() => expect(failures).toHaveLength(1));
+  events.record("one", drift);
+  full = false;
+  await events.close();
+  expect([...saved.values()]).toEqual([expect.objectContaining({ node: "one", count: 2 }), expect.objectContaining({ node: "two", count: 1 })]);
 });
