@@ -8,6 +8,7 @@ import { step as progressStep } from "../cli/progress.ts";
 import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { durationMs } from "../mesh/model/scalars.ts";
 import { enter } from "./enter.ts";
+import { expectedBack } from "./expected.ts";
 import { describeFault, FAULT_KINDS, type FaultKind } from "./faults.ts";
 import type { Fault } from "./blueprint.ts";
 import { type Lab, openLab } from "./lab.ts";
@@ -148,18 +149,13 @@ export function labProgram(exit: (code: number) => void): Command {
 
 /** Whoever healed the controller asks it next: it should be there. */
 async function settle(lab: Lab, healed: readonly Fault[]): Promise<void> {
-  const { hosts, faults } = await lab.status();
+  const status = await lab.status();
+  const { hosts, faults } = status;
   const controller = hosts.find((host) => host.role === "controller");
   const off = faults.some((fault) => (fault.kind === "controller" || fault.kind === "node") && fault.host === controller?.name);
   const back = healed.some((fault) => (fault.kind === "controller" || fault.kind === "node") && fault.host === controller?.name);
   if (!back || off || lab.controllerSocket === undefined) return;
-  const cut = new Set(faults.flatMap((fault) => (fault.kind === "link" ? [] : [fault.host])));
-  const running = hosts.filter((host) => host.role === "node" && host.power === "on" && !cut.has(host.name));
-  await waitForReconnection(
-    lab.state,
-    lab.controllerSocket,
-    running.map((host) => host.name),
-  );
+  await waitForReconnection(lab.state, lab.controllerSocket, expectedBack(status));
 }
 
 interface PingFlags {

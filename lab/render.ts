@@ -1,4 +1,5 @@
 /** What the lab's commands print for people. */
+import { lostHosts } from "./expected.ts";
 import { describeFault } from "./faults.ts";
 import type { GapReport } from "./gap.ts";
 import type { Lab, LabStatus } from "./lab.ts";
@@ -21,8 +22,12 @@ export function renderStatus(status: LabStatus): string {
       .join("  ")
       .trimEnd(),
   );
-  const broken = status.faults.length === 0 ? "nothing is broken" : `broken: ${status.faults.map(describeFault).join(", ")}`;
-  return `lab ${status.name}, since ${status.createdAt}; ${broken}\n\n${table.join("\n")}\n`;
+  const lost = status.joined ? lostHosts(status) : [];
+  const broken = status.faults.length > 0 ? `broken: ${status.faults.map(describeFault).join(", ")}` : lost.length > 0 ? "" : "nothing is broken";
+  const names = lost.map(({ name, power }) => `${name} (${power === "off" ? "off" : "service stopped"})`).join(", ");
+  const half = lost.length === 0 ? "" : `not running, though nobody failed them: ${names}; \`isthmus lab down\` and \`up\` make the lab anew`;
+  const state = [broken, half].filter((part) => part !== "").join("; ");
+  return `lab ${status.name}, since ${status.createdAt}; ${state}\n\n${table.join("\n")}\n`;
 }
 
 export function renderGap(report: GapReport): string {
