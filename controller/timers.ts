@@ -2,6 +2,7 @@
 import type { Server as HttpsServer } from "node:https";
 import { secureContextOf } from "./api/http.ts";
 import type { Services } from "./api/services.ts";
+import { forgetTombstones } from "./join/tombstones.ts";
 import type { Authority } from "./pki/authority.ts";
 import { kindFolder } from "./reconcile/keys.ts";
 import { watchReady } from "./reconcile/ready.ts";
@@ -53,6 +54,7 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
   const housekeeping = setInterval(() => {
     saveContacts().catch(failed("contacts cannot be saved"));
     renewServer(authority, https, now()).catch(failed("renewing the server's certificate failed"));
+    forgetTombstones(store, mirror, now()).catch(failed("forgetting removed nodes failed"));
     store.compact(KEPT_REVISIONS).catch(failed("compacting the store failed"));
   }, HOUSEKEEPING_MS);
   return async () => {
