@@ -5,6 +5,7 @@ import type { NodeFacts } from "../model/wire.ts";
 import { joinEndpoint, parseIp, splitEndpoint } from "../net/ip.ts";
 import { hasAddress, prefixSet, union, type PrefixSet } from "../net/prefix-set.ts";
 import { SPECIAL_RANGES } from "./context.ts";
+import { sameItems } from "./memo.ts";
 
 export const MAX_ENDPOINTS = 6;
 
@@ -82,16 +83,24 @@ export function resolveEndpoints(
   return nodes.map(({ name, ranked }) => {
     const lost = (text: Endpoint, i: number): boolean =>
       isUnproven(ranked.unproven, i) && owners.get(text)?.name !== name && !isPrivateAddress(splitEndpoint(text).address);
-    if (!ranked.endpoints.some(lost)) return { ...ranked, taken: [] };
-    const kept = ranked.endpoints.filter((text, i) => !lost(text, i));
+    const gone = ranked.endpoints.filter(lost);
+    if (gone.length === 0) return { ...ranked, taken: [] };
+    const kept = ranked.endpoints.filter((text) => !gone.includes(text));
     const unproven = new Set(ranked.endpoints.filter((_, i) => isUnproven(ranked.unproven, i)));
     return {
       endpoints: kept,
       behindNat: ranked.behindNat,
       unproven: maskOf(kept, (text) => unproven.has(text)),
-      taken: ranked.endpoints.filter(lost).map((endpoint) => ({ endpoint, owner: owners.get(endpoint)?.name ?? "" })),
+      taken: gone.map((endpoint) => ({ endpoint, owner: owners.get(endpoint)?.name ?? "" })),
     };
   });
+}
+
+/** Whether both say the same. Asked for every node at every join: comparing texts of a thousand nodes took a tenth of a round. */
+export function sameOwn(a: OwnEndpoints, b: OwnEndpoints): boolean {
+  const sameTaken =
+    a.taken.length === b.taken.length && a.taken.every(({ endpoint, owner }, i) => endpoint === b.taken[i]?.endpoint && owner === b.taken[i].owner);
+  return sameTaken && a.behindNat === b.behindNat && a.unproven === b.unproven && sameItems(a.endpoints, b.endpoints);
 }
 
 function before(a: { name: string; proven: boolean; created: number }, b: { name: string; proven: boolean; created: number }): boolean {

@@ -5,7 +5,7 @@ import { meshAddress } from "../net/overlay.ts";
 import { prefixSet } from "../net/prefix-set.ts";
 import { judgeClaims, NO_CLAIMS, resolveOverlaps, type ClaimResult, type SiteSubnets } from "./claims.ts";
 import type { Context, NodeContext } from "./context.ts";
-import { isUnproven, rankEndpoints, resolveEndpoints, type OwnEndpoints, type RankedEndpoints, type TakenEndpoint } from "./endpoints.ts";
+import { isUnproven, rankEndpoints, resolveEndpoints, sameOwn, type OwnEndpoints, type RankedEndpoints, type TakenEndpoint } from "./endpoints.ts";
 import { createKeeper, createMemo, sameItems, sameJson } from "./memo.ts";
 import { isSiteGateway, type SubnetOwnership } from "./sites.ts";
 import type { CompileCondition, NodeCompileStatus } from "./types.ts";
@@ -30,7 +30,7 @@ export function createPeerCompiler(): (context: Context, subnets: ReadonlyMap<st
   const resolved = createMemo<ReadonlyMap<string, ClaimResult>>();
   const claimLists = createKeeper<ClaimResult>(sameJson);
   const ranked = createMemo<RankedEndpoints>();
-  const owned = createKeeper<OwnEndpoints>(sameJson);
+  const owned = createKeeper<OwnEndpoints>(sameOwn);
   const peers = createMemo<{ readonly entry: readonly [string, PeerPlan]; readonly status: NodeCompileStatus }>();
   const entriesByPeer = createKeeper<readonly [string, PeerPlan]>(sameJson);
   const sites = createMemo<readonly [string, SitePlan]>();

@@ -4,7 +4,7 @@ import type { Resource } from "../model/resources.ts";
 import { durationMs, type Cidr } from "../model/scalars.ts";
 import { prefixSet, setsOverlap, touches } from "../net/prefix-set.ts";
 import type { SiteSubnets } from "./claims.ts";
-import { byAge, createdAt, selects, SPECIAL_RANGES, type Context, type NodeContext } from "./context.ts";
+import { byAge, byName, createdAt, selects, SPECIAL_RANGES, type Context, type NodeContext } from "./context.ts";
 import { ACCEPTED, gatewaysResolved, MAX_PATH_GATEWAYS, namesOf, rankGateways, type Compiled, type Gateway, type PathDraft } from "./drafts.ts";
 import type { CompileCondition } from "./types.ts";
 
@@ -75,7 +75,8 @@ export function siteGateways(context: Context, site: Resource<"Site">): { readon
 }
 
 function byJoin(nodes: readonly NodeContext[]): Gateway[] {
-  return [...nodes].sort((a, b) => byAge(a.resource, b.resource)).map(({ name }) => ({ node: name, priority: PRIORITY }));
+  const oldest = [...nodes].sort((a, b) => a.created - b.created || byName(a.resource, b.resource));
+  return oldest.map(({ name }) => ({ node: name, priority: PRIORITY }));
 }
 
 /** Every part of one run asks, each for all nodes. */
@@ -89,10 +90,14 @@ export function isSiteGateway(context: Context, { site, name }: NodeContext): bo
 export function compileSite(context: Context, site: Resource<"Site">, ownership: SubnetOwnership): Compiled {
   const name = site.metadata.name;
   const { effective, conditions } = ownership;
-  const { gateways, left } = siteGateways(context, site);
   const crossing = context.network.topology === "SiteGateways";
+  if (effective.length === 0 && !crossing) {
+    // Nobody crosses by its gateways, and a thousand nodes are not ranked for nothing.
+    return { draft: undefined, status: { kind: "Site", name, conditions: [ACCEPTED, ...conditions], nodes: [], gateways: [] } };
+  }
+  const { gateways, left } = siteGateways(context, site);
   if (effective.length === 0) {
-    const resolved = crossing && context.nodes.some((node) => node.site === site) ? [gatewaysResolved(gateways, left)] : [];
+    const resolved = context.nodes.some((node) => node.site === site) ? [gatewaysResolved(gateways, left)] : [];
     return { draft: undefined, status: { kind: "Site", name, conditions: [ACCEPTED, ...resolved, ...conditions], nodes: [], gateways: [] } };
   }
   const others = context.nodes.filter((node) => node.resource.spec.site !== name);
