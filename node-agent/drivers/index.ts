@@ -17,8 +17,7 @@ import { openRecords } from "./records.ts";
 import { createRoutesLook } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
-import { kernelHasWireguard, observeWireguard } from "./wireguard.ts";
-import { createWireguardLook } from "./wireguard-look.ts";
+import { createWireguardLook, kernelHasWireguard, observeWireguard } from "./wireguard.ts";
 
 export interface KernelOptions {
   readonly dataDir: string;
@@ -70,7 +69,7 @@ export function createKernel(options: KernelOptions): Kernel {
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
   const look = createWireguardLook();
   const lookAtRoutes = createRoutesLook();
-  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard, look };
+  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
   const observe = async (): Promise<KernelState> => {
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
       observeWireguard(look),
