@@ -1,7 +1,8 @@
 /** POST /v1/join and /v1/renew: the only routes that need no certificate. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { IsthmusError } from "../../mesh/errors.ts";
+import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
 import { JoinRequest } from "../../mesh/model/wire.ts";
+import { createJoinLimit } from "../join/limit.ts";
 import { NETWORK } from "../reconcile/keys.ts";
 import { compileInput } from "../reconcile/planner.ts";
 import { OPEN_BODY_LIMIT, remoteAddress } from "./http.ts";
@@ -9,6 +10,8 @@ import type { Services } from "./services.ts";
 
 export function joinRoutes(app: FastifyInstance, services: Services): void {
   const { joins, planner, hub, authority, store, mirror, events, audit, recovery } = services;
+
+  const joinLimit = createJoinLimit(() => performance.now());
 
   async function answer(request: FastifyRequest, reply: FastifyReply, withToken: boolean): Promise<FastifyReply> {
     const parsed = JoinRequest.safeParse(request.body);
@@ -41,7 +44,19 @@ export function joinRoutes(app: FastifyInstance, services: Services): void {
     return reply.type("application/json").send(`${JSON.stringify(head).slice(0, -1)},"views":{${views.join(",")}}}`);
   }
 
-  const limit = { bodyLimit: OPEN_BODY_LIMIT };
+  const limit = {
+    bodyLimit: OPEN_BODY_LIMIT,
+    // Before the body is read.
+    onRequest: (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void): void => {
+      try {
+        joinLimit.admit(remoteAddress(request.socket));
+        reply.raw.once("close", joinLimit.done);
+        next();
+      } catch (thrown) {
+        next(asIsthmusError(thrown));
+      }
+    },
+  };
   app.post("/v1/join", limit, (request, reply) => answer(request, reply, true));
   app.post("/v1/renew", limit, (request, reply) => answer(request, reply, false));
 }
