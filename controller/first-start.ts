@@ -25,10 +25,16 @@ interface Sources {
   readonly randomBytes: (size: number) => Uint8Array;
 }
 
-/** Makes the network object when the store has none. @throws {IsthmusError} `Invalid` for a bad range */
-export async function ensureNetwork(store: Store, mirror: Mirror, { now, newUid, randomBytes }: Sources, options: NetworkOptions): Promise<void> {
+/** Makes the network object when the store has none. @returns it @throws {IsthmusError} `Invalid` for a bad range */
+export async function ensureNetwork(
+  store: Store,
+  mirror: Mirror,
+  { now, newUid, randomBytes }: Sources,
+  options: NetworkOptions,
+): Promise<Resource<"MeshNetwork">> {
   const key = resourceKey("MeshNetwork", NETWORK);
-  if (mirror.get(key) !== undefined) return;
+  const stored = mirror.get(key);
+  if (stored !== undefined) return stored.value as Resource<"MeshNetwork">;
   const overlay = { ...(options.overlayV4 === undefined ? {} : { v4: options.overlayV4 }), v6: options.overlayV6 ?? randomUla(randomBytes(5)) };
   const spec = parseSpec("MeshNetwork", { overlay, ...(options.linksV4 === undefined ? {} : { links: { v4: options.linksV4 } }) }, { now: now() });
   if (Array.isArray(spec)) throw new IsthmusError("Invalid", "the network's ranges are not valid", { faults: spec });
@@ -47,6 +53,7 @@ export async function ensureNetwork(store: Store, mirror: Mirror, { now, newUid,
   await commit(store, mirror, (draft) => {
     if (draft.read(key) === undefined) draft.write(key, network);
   });
+  return network;
 }
 
 /** Writes under which addresses agents reach this controller; unchanged writes nothing. */

@@ -7,6 +7,7 @@ import { IsthmusError, asIsthmusError } from "../mesh/errors.ts";
 import type { NodeName } from "../mesh/model/scalars.ts";
 import { PLAN_FORMAT } from "../mesh/model/wire.ts";
 import { joinEndpoint } from "../mesh/net/ip.ts";
+import { publicRanges } from "./api/guard.ts";
 import { createListeners, listenTcp, listenUnix, principalOfRequest, remoteAddress } from "./api/http.ts";
 import { openAudit } from "./api/audit.ts";
 import { remove } from "./api/apply.ts";
@@ -97,7 +98,8 @@ export async function runController(options: ControllerOptions): Promise<Running
     const failed = (what: string) => (thrown: unknown) => log.error({ reason: asIsthmusError(thrown).message }, what);
     const mirror = await openMirror(store, failed("following the store failed"));
     stack.defer(() => mirror.close());
-    await ensureNetwork(store, mirror, { now, newUid, randomBytes }, options.network ?? {});
+    const network = await ensureNetwork(store, mirror, { now, newUid, randomBytes }, options.network ?? {});
+    for (const warning of publicRanges(network.spec)) log.warn({ network: network.metadata.name }, warning);
 
     const { host, port } = splitListen(options.listen);
     const audit = openAudit(places.audit, now, failed("the audit log cannot be written"));

@@ -14,7 +14,7 @@ import { commit, preview, type Draft } from "../reconcile/draft.ts";
 import { FOLDER, NETWORK, kindFolder, resourceKey } from "../reconcile/keys.ts";
 import { compileInput } from "../reconcile/planner.ts";
 import { guardCrossing } from "./crossing.ts";
-import { guardIntent, protectedRanges, sharedSubnets } from "./guard.ts";
+import { guardIntent, protectedRanges, publicRanges, sharedSubnets } from "./guard.ts";
 import { actorName, type Services } from "./services.ts";
 import { effectWarnings } from "./warnings.ts";
 
@@ -93,7 +93,9 @@ export function parseAll(services: Services, documents: readonly unknown[]): { r
   const passed = resources.map((resource, document) => {
     const verdict = guardIntent(resource, ranges);
     refused.push(...verdict.faults.map((fault) => ({ ...fault, document })));
-    return { resource, warnings: [...verdict.warnings, ...(resource.kind === "Site" ? sharedSubnets(resource as Resource<"Site">, sites) : [])] };
+    const shared = resource.kind === "Site" ? sharedSubnets(resource as Resource<"Site">, sites) : [];
+    const owned = resource.kind === "MeshNetwork" ? publicRanges((resource as Resource<"MeshNetwork">).spec) : [];
+    return { resource, warnings: [...verdict.warnings, ...shared, ...owned] };
   });
   if (refused.length > 0) throw invalidDocuments(refused, documents.length);
   return passed;

@@ -78,6 +78,14 @@ export function sharedSubnets(site: Resource<"Site">, sites: readonly Resource<"
   );
 }
 
+/** Ranges of the mesh itself that are somebody's on the internet: allowed, because one may own them. */
+export function publicRanges({ overlay, links }: MeshNetworkSpec): string[] {
+  const ranges = { "spec.overlay.v4": overlay.v4, "spec.links.v4": links.v4 };
+  return Object.entries(ranges)
+    .filter(([, cidr]) => !UNOWNED.some((range) => contains(range, parseCidr(cidr))))
+    .map(([path, cidr]) => `${path} ${cidr} is a public range: nodes reach nothing of what has these addresses on the internet; use one of RFC 1918`);
+}
+
 function destinationsOf(intent: Resource): { path: string; destinations: readonly string[] } {
   switch (intent.kind) {
     case "MeshRoute":
@@ -106,6 +114,9 @@ function hostOf(endpoint: string): string[] {
 }
 
 const PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"].map(parseCidr);
+
+/** Nobody's on the internet: private, carrier-grade NAT, benchmarks. */
+const UNOWNED = [...PRIVATE, parseCidr("198.18.0.0/15")];
 
 function isPrivate(address: string): boolean {
   const host = parseCidr(hostCidr(address));

@@ -85,6 +85,19 @@ describe("the API", () => {
     await call(controller, "DELETE", "/v1/resources/meshroutes/covers");
   });
 
+  test("ranges of the mesh itself that are somebody's on the internet are warned about", async () => {
+    const network = (overlay: string): Record<string, unknown> => ({
+      apiVersion: "isthmus.dev/v1alpha1",
+      kind: "MeshNetwork",
+      metadata: { name: "isthmus" },
+      spec: { overlay: { v4: overlay } },
+    });
+    const dryRun = (overlay: string): Promise<Applied> =>
+      call<Applied>(controller, "POST", "/v1/apply", { documents: [network(overlay)], dryRun: true });
+    expect((await dryRun("8.8.8.0/24")).results[0]?.warnings).toEqual([expect.stringMatching(/^spec\.overlay\.v4 8\.8\.8\.0\/24 is a public range/)]);
+    expect((await dryRun("10.64.0.0/16")).results[0]).not.toHaveProperty("warnings");
+  });
+
   test("names that are nearly right are told", async () => {
     await expect(call(controller, "GET", "/v1/resources/meshroute")).rejects.toMatchObject({
       code: "UnknownKind",
