@@ -1,5 +1,14 @@
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { canReach, isPrivateAddress, MAX_ENDPOINTS, rankEndpoints, resolveEndpoints } from "../../../mesh/compile/endpoints.ts";
+import {
+  canReach,
+  isPrivateAddress,
+  MAX_ENDPOINTS,
+  rankEndpoints,
+  resolveEndpoints,
+  sameOwn,
+  type OwnEndpoints,
+} from "../../../mesh/compile/endpoints.ts";
 import type { Endpoint } from "../../../mesh/model/scalars.ts";
 import { prefixSet } from "../../../mesh/net/prefix-set.ts";
 import { facts } from "./fixtures.ts";
@@ -136,5 +145,24 @@ describe("I11: an endpoint is only a word until the controller saw it or an admi
       expect(taken).toEqual([]);
       expect(endpoints).toContain("198.51.100.7:51820");
     }
+  });
+
+  it("are the same exactly where they say the same", () => {
+    const endpoint = fc.constantFrom("203.0.113.10:51820" as Endpoint, "203.0.113.11:51820" as Endpoint);
+    const own: fc.Arbitrary<OwnEndpoints> = fc.record({
+      endpoints: fc.array(endpoint, { maxLength: 2 }),
+      behindNat: fc.boolean(),
+      unproven: fc.nat({ max: 1 }),
+      taken: fc.array(fc.record({ endpoint, owner: fc.constantFrom("a", "b") }), { maxLength: 2 }),
+    });
+    const part = fc.constantFrom("endpoints" as const, "behindNat" as const, "unproven" as const, "taken" as const);
+    fc.assert(
+      fc.property(own, own, part, (one, other, changed) => {
+        const near = { ...one, [changed]: other[changed] };
+        expect(sameOwn(one, near)).toBe(JSON.stringify(one) === JSON.stringify(near));
+        expect(sameOwn(near, one)).toBe(sameOwn(one, near));
+      }),
+      { numRuns: 300 },
+    );
   });
 });
