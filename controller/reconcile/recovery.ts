@@ -2,6 +2,7 @@
  * Recovery: the store knows less than somebody saw (a restored backup, a copied file, lost writes). Until the agents have
  * reported, no peer is deleted, and no address or token is issued (DESIGN §5).
  */
+import { X509Certificate } from "node:crypto";
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
@@ -10,6 +11,7 @@ import { NO_ALLOCATIONS, skip, type AllocationState } from "../../mesh/net/alloc
 import { maxIndex } from "../../mesh/net/overlay.ts";
 import { rangesOf } from "../join/decide.ts";
 import { readmit } from "../join/readmit.ts";
+import { NODE_DAYS } from "../pki/authority.ts";
 import { membershipOf } from "../pki/certificates.ts";
 import type { Principal } from "../pki/principal.ts";
 import type { Seals } from "../pki/seals.ts";
@@ -77,6 +79,14 @@ function requireSane(seen: Position, ours: Position, node: NodeName): void {
   );
 }
 
+/** What admins and tokens gave a node, in words. */
+function grantsOf({ spec: { labels = {}, advertise = [] } }: Resource<"MeshNode">): string {
+  const said = Object.entries(labels).map(([name, value]) => `label ${name}=${value}`);
+  return [...said, ...advertise.map((cidr) => `prefix ${cidr}`)].join(", ");
+}
+
+const DAY_MS = 86_400_000;
+
 /** Folder of the notes that name lost stores. */
 const SUPERSEDED = "superseded/";
 
@@ -128,7 +138,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   }
 
   async function takeBack(hello: AgentHello, principal: Extract<Principal, { kind: "stranger" }>): Promise<void> {
-    const { revision } = await commit(store, mirror, (draft) =>
+    const { revision, result: node } = await commit(store, mirror, (draft) =>
       readmit(draft, {
         name: principal.name,
         keyHash: principal.keyHash,
@@ -140,10 +150,16 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       }),
     );
     lastNews = now();
+    const granted = grantsOf(node);
+    const issued = new Date(new X509Certificate(principal.certificate).validToDate.getTime() - NODE_DAYS * DAY_MS).toISOString();
+    const since =
+      granted === ""
+        ? ""
+        : `, with what it was granted by ${issued}: ${granted}. If an admin took some of that away later, it has to be taken away again`;
     events.record(undefined, {
-      type: "Normal",
+      type: granted === "" ? "Normal" : "Warning",
       reason: "NodeReadmitted",
-      message: `${principal.name} is back on record, by its certificate (revision ${revision})`,
+      message: `${principal.name} is back on record, by its certificate (revision ${revision})${since}`,
       about: `node/${principal.name}`,
     });
   }

@@ -73,6 +73,12 @@ describe("a backup of yesterday restored under running agents", () => {
       expect(old.holdings.guarded).toBe(false);
     });
     expect(await call(second, "GET", "/v1/resources/meshnodes/newer")).toMatchObject({ spec: { index, labels: { role: "edge" } } });
+    // What an admin took away after the certificate was made is back, too: somebody has to look.
+    const { items: told } = await call<{ items: { reason: string; type: string; message: string }[] }>(second, "GET", "/v1/events?about=node/newer");
+    const { type, message = "" } = told.find(({ reason }) => reason === "NodeReadmitted") ?? {};
+    const [, issued = "", granted] = /granted by (\S+Z): (.*?)\. If/.exec(message) ?? [];
+    expect({ type, granted }).toEqual({ type: "Warning", granted: "label role=edge" });
+    expect(Math.abs(Date.parse(issued) - Date.now())).toBeLessThan(24 * 3_600_000);
     await expect(joinMachine(second, await makeMachine("late"), token.secret)).rejects.toMatchObject({ code: "TokenUnknown" });
     const fresh = await newNode(second, (await makeToken(second, { site: "dc1" })).secret, "fresh");
     expect(indexOf(fresh)).toBeGreaterThan(index);
