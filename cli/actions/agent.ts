@@ -32,6 +32,7 @@ export async function joinMachine(io: Io, token: string | undefined, command: Co
     advertise: many(given.advertise),
     foreground: yes(given.foreground),
     ...agentOptions(io, given),
+    log: agentLog(io),
   });
   // In the foreground the agent has said so itself, at the beginning, and is over by now.
   if (joined.managed) io.out(`node ${joined.node} joined network ${joined.network}\n`);
@@ -57,12 +58,18 @@ export async function cleanupMachine(io: Io, command: Command): Promise<number> 
 export async function runAgentCommand(io: Io, command: Command): Promise<number> {
   const given = await settings<Places>(command);
   const { runAgent } = await import("../../node-agent/main.ts");
-  await runAgent(agentOptions(io, given));
+  await runAgent({ ...agentOptions(io, given), log: agentLog(io) });
   return 0;
 }
 
 function agentOptions(io: Io, given: Places): Places & { readonly log: (line: string) => void; readonly signal: AbortSignal } {
   return { data: given.data, run: given.run, log: (line) => io.err(`${line}\n`), signal: processSignal(io) };
+}
+
+/** What a running agent says. In a file each line has its time; a terminal needs none, and the journal has its own. */
+export function agentLog(io: Pick<Io, "err" | "env" | "errTty" | "now">): (line: string) => void {
+  const dated = !io.errTty && io.env["JOURNAL_STREAM"] === undefined;
+  return (line) => io.err(`${dated ? `${new Date(io.now()).toISOString()} ` : ""}${line}\n`);
 }
 
 async function tokenText(io: Io, token: string | undefined, file: string | undefined): Promise<string> {
