@@ -3,7 +3,7 @@ import { parsePlan } from "../mesh/compile/parse-plan.ts";
 import type { Choice } from "../mesh/elect/types.ts";
 import { IsthmusError } from "../mesh/errors.ts";
 import { desiredKernel } from "../mesh/kernel/desired.ts";
-import { describeOperation, diffKernel } from "../mesh/kernel/diff.ts";
+import { describeFor, diffKernel } from "../mesh/kernel/diff.ts";
 import type { AgentDiff, Change, Explanation } from "../mesh/model/answers.ts";
 import { IpAddress } from "../mesh/model/scalars.ts";
 import type { Health } from "./elections.ts";
@@ -60,7 +60,9 @@ export function diffProposal(change: ProposedChange, holdings: Holdings, last: P
   const after = desiredKernel({ ...last.input, plan: next, links, choices });
   const refused = [...Map.groupBy(after.refusals, ({ id }) => id)].slice(0, MOST_REFUSED).map(([id, refusals]) => [id, refusalText(refusals)]);
   return {
-    changes: shortened(diffKernel(after.state, last.desired.state).flatMap(describeOperation)),
+    changes: shortened(
+      diffKernel(after.state, last.desired.state).flatMap(describeFor({ peers: new Map([...last.input.plan.peers, ...next.peers]) })),
+    ),
     ...(refused.length === 0 ? {} : { refused: Object.fromEntries(refused) }),
   };
 }

@@ -1,7 +1,16 @@
 /** Operations as rows for people: `isthmus diff`, `isthmus explain`, logs. */
+import type { Plan } from "../model/plan.ts";
 import { MAIN_TABLE } from "./layout.ts";
 import type { ChangeRow, Operation } from "./operations.ts";
 import type { Nexthop, NftTable, Route, Rule, WgInterface, WgPeer } from "./types.ts";
+
+const WG_KEY = /^[A-Za-z0-9+/]{43}=(?= on )/;
+
+/** Rows that call peers by the names of their nodes: nobody knows a node by its key. */
+export function describeFor({ peers }: Pick<Plan, "peers">): (operation: Operation) => ChangeRow[] {
+  const names = new Map<string, string>([...peers].map(([name, { k }]) => [k, name]));
+  return (operation) => describeOperation(operation).map((row) => ({ ...row, what: row.what.replace(WG_KEY, (key) => names.get(key) ?? key) }));
+}
 
 /** One row, or one per rule line and set where the nft table changes. */
 export function describeOperation(operation: Operation): ChangeRow[] {

@@ -8,7 +8,7 @@ import type { Operation } from "./operations.ts";
 import { type KernelState, type Nexthop, type Route, type WgInterface, type WgPeer } from "./types.ts";
 
 export { applyOperations } from "./apply-model.ts";
-export { describeOperation } from "./describe.ts";
+export { describeFor, describeOperation } from "./describe.ts";
 export { EMPTY_KERNEL, type Operation } from "./operations.ts";
 
 /**

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { desiredKernel } from "../../../mesh/kernel/desired.ts";
-import { applyOperations, describeOperation, diffKernel, EMPTY_KERNEL, type Operation } from "../../../mesh/kernel/diff.ts";
+import { applyOperations, describeFor, describeOperation, diffKernel, EMPTY_KERNEL, type Operation } from "../../../mesh/kernel/diff.ts";
 import {
   routeKey,
   ruleKey,
@@ -309,6 +309,16 @@ describe("describeOperation", () => {
       expect(up.every(({ action }) => action === "add")).toBe(true);
       expect(down.filter(({ action }) => action === "add")).toEqual([]);
     }
+  });
+
+  it("calls peers by the names of their nodes", () => {
+    const { plan } = clientInput();
+    const rows = diffKernel(desiredKernel(clientInput()).state, EMPTY_KERNEL).flatMap(describeFor(plan));
+    const peers = rows.flatMap(({ area, what }) => (area === "peer" ? [what] : []));
+    expect(peers.length).toBeGreaterThan(2);
+    for (const what of peers) expect([...plan.peers.keys()]).toContain(what.split(" on ")[0]);
+    const gone = diffKernel(EMPTY_KERNEL, desiredKernel(clientInput()).state).flatMap(describeFor({ peers: new Map() }));
+    for (const { area, what } of gone) if (area === "peer") expect(what).toMatch(/=/);
   });
 
   it("names the rules and elements of the nft table that change", () => {
