@@ -62,6 +62,9 @@ export async function revoke(io: Io, what: "tokens" | "admins" | "nodes", names:
     await client.call("POST", apiPath([what, name, "revoke"]), {});
     io.out(`${what.slice(0, -1)} ${name} revoked\n`);
   }
+  if (what === "nodes") {
+    io.err(`They stay WireGuard peers, and gateways, of all others. A machine that was stolen: \`isthmus delete node ${names.join(" ")}\`\n`);
+  }
   return 0;
 }
 

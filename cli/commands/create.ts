@@ -103,7 +103,7 @@ export function registerTokens(program: Command, cli: Cli): void {
     });
 }
 
-/** `node revoke`: what a stolen machine needs; `delete node` is for one that is gone. */
+/** `node revoke` takes the access to the controller alone; a stolen machine, which is still a peer, needs `delete node`. */
 function registerNode(program: Command, cli: Cli): void {
   const node = program.command("node").description("Take a node's access away, or start its wireguard-go anew");
   node
@@ -117,7 +117,7 @@ function registerNode(program: Command, cli: Cli): void {
     });
   node
     .command("revoke")
-    .description("The certificates of these nodes are refused from now on; `delete node` takes them out of the mesh as well")
+    .description("The controller refuses these nodes from now on, but they stay peers of all others; a stolen machine needs `delete node`")
     .argument("<name...>")
     .action(async (names: string[], _: unknown, command: Command) => {
       const { revoke } = await import("../actions/token.ts");

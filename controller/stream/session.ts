@@ -53,7 +53,9 @@ export function tooManyMessages(node: NodeName): IsthmusError {
   return new IsthmusError(
     "TooManyMessages",
     `node ${node} says more than a controller takes from one node: ${MESSAGES.perSecond} messages and ${BYTES.perSecond / 1024} KiB a second`,
-    { remedy: `Look at that machine; \`isthmus node revoke ${node}\` shuts it out.` },
+    {
+      remedy: `Look at that machine. \`isthmus delete node ${node}\` takes it out of the mesh; \`isthmus node revoke ${node}\` has the controller refuse it, and leaves it a peer of the others.`,
+    },
   );
 }
 
