@@ -61,6 +61,33 @@ describe("a cloned disk", () => {
     expect(await kernelState(lab, GUEST)).toBe(before);
     await ready(lab, OWN);
   });
+
+  test("with its machine-id, as of a whole virtual machine, is refused and told once both run, and the real one stays", async () => {
+    const before = await kernelState(lab, GUEST);
+    const machineId = async (host: string): Promise<string> => (await lab.exec(host, ["cat", "/etc/machine-id"])).stdout.trim();
+    const call = (id: string) => lab.exec(GUEST, ["sh", "-c", `echo ${id} >/etc/machine-id`]);
+    const own = await machineId(GUEST);
+    await copyDisk(lab, "do2");
+    await call(await machineId("do2"));
+    try {
+      await startGuest(lab, []);
+      await guestSays(/this machine is not node do2: another machine with the same identity is connected/);
+      expect(await guestStatus()).toMatch(/not connected[^]*another machine with the same identity[^]*isthmus cleanup/);
+      expect((await isthmus(lab, ["events"])).stdout).toMatch(/CloneDetected +node\/do2 .*same identity/);
+      await eventually("the real one is connected", 20_000, async () =>
+        /connected to/.test((await lab.exec("do2", ["isthmus", "status"])).stdout) ? true : undefined,
+      );
+    } finally {
+      await stopGuest(lab);
+      await lab.exec(GUEST, ["isthmus", "cleanup"]);
+      await call(own);
+    }
+    expect(await kernelState(lab, GUEST)).toBe(before);
+    await ready(lab, OWN);
+    await eventually("the real one is reached", 60_000, async () =>
+      (await lab.exec("datacenter1", ["ping", "-c1", "-W1", "do2.isthmus"], { mayFail: true })).code === 0 ? true : undefined,
+    );
+  });
 });
 
 describe("an agent that claims too much (I11)", () => {
