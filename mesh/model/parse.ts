@@ -11,6 +11,7 @@ import { KINDS, type Kind, type Resource } from "./resources.ts";
 import { structuralSpec, toStructural } from "./structural.ts";
 import { nearest } from "./suggest.ts";
 import { validateSpec } from "./validate/index.ts";
+import { exactlyOne } from "./validate/rules.ts";
 
 /** Where a document came from; faults carry it. `index` counts documents from 0, `item` those of a `List` among them. */
 export interface Where {
@@ -176,9 +177,24 @@ function checkMetadata(raw: unknown): ObjectMeta | FieldFault[] {
 
 function checkSpec(kind: Kind, raw: unknown, options: ParseOptions): unknown {
   const spec = check(KINDS[kind].spec, raw, "spec", () => structuralSpec(kind));
-  if (Array.isArray(spec)) return spec;
+  // What can be said of other fields already is said at once: nobody wants to mend a file in turns.
+  if (Array.isArray(spec)) return [...(spec as FieldFault[]), ...gatewayShapes(kind, raw, spec as FieldFault[])];
   const faults = validateSpec(kind, spec as Resource["spec"], { now: options.now });
   return faults.length > 0 ? faults : spec;
+}
+
+/** What each gateway of an intent is named by. */
+const GATEWAY_NAMES: Partial<Record<Kind, readonly string[]>> = { MeshRoute: ["address", "node"], EgressGateway: ["nodeSelector", "site"] };
+
+/** Of gateways that have no fault yet: a misspelt name is not missing besides. */
+function gatewayShapes(kind: Kind, raw: unknown, known: readonly FieldFault[]): FieldFault[] {
+  const names = GATEWAY_NAMES[kind];
+  const gateways = isRecord(raw) ? raw["gateways"] : undefined;
+  if (names === undefined || !Array.isArray(gateways)) return [];
+  return gateways.flatMap((gateway: unknown, i) => {
+    const isKnown = known.some(({ path }) => path.startsWith(`spec.gateways[${i}]`));
+    return isRecord(gateway) && !isKnown ? exactlyOne(gateway, names, ["spec", "gateways", i]) : [];
+  });
 }
 
 function check(schema: z.ZodType, raw: unknown, at: string, described: () => ReturnType<typeof structuralSpec>): unknown {

@@ -116,6 +116,13 @@ describe("what a document is", () => {
 });
 
 describe("fields", () => {
+  it("of which several are wrong are named in one go: also gateways beside destinations", () => {
+    const spec = { destinations: ["10.0.0.1/8"], gateways: [{ address: "10.116.0.5", node: "do1" }, {}] };
+    const raw = { apiVersion: "isthmus.dev/v1alpha1", kind: "MeshRoute", metadata: { name: "both" }, spec };
+    const { faults } = parseDocuments([raw]);
+    expect(faults.map(({ path }) => path)).toEqual(["spec.destinations[0]", "spec.gateways[0].node", "spec.gateways[1]"]);
+  });
+
   it.each([
     [site({ subnet: ["10.0.0.0/8"] }), "spec.subnet", "subnets"],
     [{ ...(site({}) as object), specs: {} }, "specs", "spec"],
