@@ -1,4 +1,5 @@
 /** Joins that arrive together are decided together: one transaction, one fsync, one fan-out. */
+import { setImmediate } from "node:timers/promises";
 import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
 import type { JoinRequest } from "../../mesh/model/wire.ts";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
@@ -67,9 +68,11 @@ export function createJoinService({ store, mirror, authority, now, newUid }: Joi
       const { publicKey, keyHash } = await readRequest(request.csr);
       const { joined, revision } = await new Promise<{ joined: Joined; revision: number }>((done, failed) => {
         waiting.push({ input: { request, keyHash, seen }, done, failed });
-        setImmediate(() => void work());
+        void setImmediate().then(work);
       });
       const { node } = joined;
+      // The plan's round was scheduled by the commit: all others have the newcomer before 2 ms go into its certificate.
+      await setImmediate();
       const certificate = await authority.issue({ role: "node", name: node.metadata.name }, publicKey, NODE_DAYS, membershipFor(node));
       return { ...joined, certificate, revision };
     },

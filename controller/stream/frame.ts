@@ -33,7 +33,9 @@ export function messageFrames(message: unknown): Frames {
 
 /** Bytes of a message on the wire, before TLS. */
 export function sizeOf(frames: Frames): number {
-  return frames.reduce((sum, one) => sum + one.length, 0);
+  let size = 0;
+  for (const one of frames) size += one.length;
+  return size;
 }
 
 function frame(first: number, payload: Buffer): Buffer {
