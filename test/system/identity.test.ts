@@ -170,7 +170,7 @@ describe("tokens at the command line", () => {
     await startGuest(lab, [once, "--name", "guest"]);
     await ready(lab, [...OWN, "guest"]);
     const spent = await other(once, "guest2");
-    expect([spent.code, spent.stderr]).toEqual([5, expect.stringMatching(/already used 1 of 1 times[^]*create token/)]);
+    expect([spent.code, spent.stderr]).toEqual([5, expect.stringMatching(/already used 1 of 1 time[^]*create token/)]);
     await forgetGuest(lab, "guest");
     const made = await json<{ object: { metadata: { name: string } }; token: string }>(lab, "create", "token", "--site", "dc1", "--expires", "1h");
     await isthmus(lab, ["token", "revoke", made.object.metadata.name]);
