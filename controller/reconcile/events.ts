@@ -70,7 +70,7 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
       // What was recorded meanwhile is newer.
       for (const [key, value] of batch) {
         const at = key.slice(PREFIX.length);
-        if (!dirty.has(at)) dirty.set(at, value as StoredEvent | undefined);
+        if (!dirty.has(at)) dirty.set(at, value);
       }
       if (!closed) timer ??= setTimeout(() => void save(), RETRY_MS);
     }
