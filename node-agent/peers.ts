@@ -13,7 +13,7 @@ import { createDialer, type PeerReach, type WgStatus } from "./endpoints.ts";
 import { silentLinks } from "./health.ts";
 import type { Links } from "./links.ts";
 import { interfaceAddresses, underlayFamilies } from "./own-endpoints.ts";
-import type { Pass } from "./reconcile.ts";
+import { muteOf, type Pass } from "./reconcile.ts";
 
 /**
  * WireGuard tells nobody that someone changed it: what is found within this time is back within a second (I10). Beyond 160
@@ -89,7 +89,8 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
     });
 
   /** What could not be put back is tried again by the reconciler, at its own pace. */
-  const compare = ({ desired, failures }: Pass, seen: SilentState): void => {
+  const compare = ({ desired, failures, mute }: Pass, seen: SilentState): void => {
+    if (muteOf(seen.wireguard).join() !== mute.join()) return ports.onDrift();
     const before = found;
     found = silentDrift(desired.state, seen);
     if (found !== "" && !(found === before && failures.length > 0)) ports.onDrift();

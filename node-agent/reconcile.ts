@@ -9,7 +9,7 @@ import type { ApplyResult, Kernel } from "./drivers/index.ts";
 import { desiredKernel } from "../mesh/kernel/desired.ts";
 import { applyOperations, diffKernel } from "../mesh/kernel/diff.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
-import type { Desired, DesiredInput, HostFacts, KernelState, PeerDial } from "../mesh/kernel/types.ts";
+import type { Desired, DesiredInput, HostFacts, KernelState, PeerDial, WgInterface } from "../mesh/kernel/types.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 import type { NodeName, WgPublicKey } from "../mesh/model/scalars.ts";
 import { asIsthmusError } from "../mesh/errors.ts";
@@ -53,6 +53,8 @@ export interface Pass {
   readonly before: Elections;
   /** Gateways that got no link because there are more than 63. */
   readonly withoutLink: readonly NodeName[];
+  /** Interfaces whose process does not answer. */
+  readonly mute: readonly string[];
   readonly failures: readonly ApplyResult[];
   readonly operations: number;
   /** From the wake-up to the last operation. */
@@ -166,10 +168,12 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     // A link that this election let go is given up in a pass of its own, after the new way stands.
     if (elections !== before && gatewaysInUse(current, elections.paths).length < needed.length) due = true;
     const desired = desiredKernel(input);
-    const operations = diffKernel(desired.state, state);
-    const asked = extra;
+    const mute = muteOf(state.wireguard);
+    const wanted = spareMute(desired.state, state, mute);
+    const operations = diffKernel(wanted, state);
+    const asked = extra.filter((op) => !(op.op === "peer.reset" && mute.includes(op.link)));
     extra = [];
-    if (looked && operations.length > 0 && lastState !== undefined && diffKernel(desired.state, lastState).length === 0) {
+    if (looked && operations.length > 0 && lastState !== undefined && diffKernel(wanted, lastState).length === 0) {
       drift = { count: drift.count + 1, at: now };
       ports.onDrift(operations);
     }
@@ -184,9 +188,9 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       observeSoon(backoffMs(failures, RETRY, ports.random()));
     } else {
       failures = 0;
-      lastState = desired.state;
+      lastState = wanted;
       // Also where nothing was to do: equal parts become the same objects, and the next difference costs nothing.
-      observed = afterApply(desired.state, state);
+      observed = afterApply(wanted, state);
       if (asked.length > 0) observed = undefined;
       // What is made anew is missing on purpose.
       if (asked.some(({ op }) => op === "link.remove")) lastState = undefined;
@@ -197,6 +201,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       elections,
       before,
       withoutLink: numbered.without,
+      mute,
       failures: failed,
       operations: operations.length,
       tookMs: performance.now() - started,
@@ -274,6 +279,20 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       signal.removeEventListener("abort", stop);
     },
   };
+}
+
+/** Interfaces whose process does not answer. */
+export function muteOf(seen: ReadonlyMap<string, Pick<WgInterface, "mute">>): string[] {
+  return [...seen].flatMap(([name, { mute }]) => (mute ? [name] : []));
+}
+
+/** Who does not answer cannot be told anything: it is wanted as it is until it speaks, or until it is made anew. */
+function spareMute(desired: KernelState, observed: KernelState, mute: readonly string[]): KernelState {
+  if (mute.length === 0) return desired;
+  const wireguard = [...desired.wireguard].map(
+    ([name, link]) => [name, mute.includes(name) ? (observed.wireguard.get(name) ?? link) : link] as const,
+  );
+  return { ...desired, wireguard: new Map(wireguard) };
 }
 
 /** What the kernel looks like after a successful apply, until it is observed: as desired, with what only the kernel knows. */

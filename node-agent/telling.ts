@@ -70,6 +70,7 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
       files.choices.set(() => formatElections(pass.elections, wall));
       for (const event of moveEvents(pass)) reporter.event(event);
       condition("KernelRefused", "KernelRefused", failuresById(pass).get("node"));
+      condition("WireGuardMute", "NoAnswer", muteText(pass.mute));
       condition("TooManyGateways", "LinksExhausted", linksExhausted(pass.withoutLink));
       for (const { type, message } of mtuConditions(pass.input)) condition(type, type, message);
       if (pass.failures.length === 0 && intake.plan === plan) applied = intake.position;
@@ -108,4 +109,9 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
       );
     },
   };
+}
+
+function muteText(mute: readonly string[]): string | undefined {
+  if (mute.length === 0) return undefined;
+  return `the wireguard-go of ${mute.join(", ")} does not answer: within seconds it is ended and made anew. If this comes back, see its log (wireguard-go.INTERFACE.log in the run directory, or the journal), memory and disks of this machine`;
 }

@@ -19,7 +19,7 @@ export function diffKernel(desired: KernelState, observed: KernelState): Operati
   if (desired === observed) return [];
   const rebuilt = brokenLinks(desired, observed);
   // A link that is made anew takes its nexthops, groups and routes with it: they are missing from here on.
-  const base = rebuilt.length === 0 ? observed : applyOperations(observed, rebuilt);
+  const base = rebuilt.length === 0 ? observed : withoutSettings(applyOperations(observed, rebuilt), rebuilt);
   const links = linkOperations(desired, base);
   const routes = routeOperations(desired, base);
   const nexthops = nexthopOperations(desired, base);
@@ -49,11 +49,17 @@ export function diffKernel(desired: KernelState, observed: KernelState): Operati
 }
 
 /** An interface without a key of its own is a device whose WireGuard process is gone or that someone else made in our name. */
-function brokenLinks(desired: KernelState, observed: KernelState): Operation[] {
+function brokenLinks(desired: KernelState, observed: KernelState): (Operation & { op: "link.remove" })[] {
   if (desired.wireguard === observed.wireguard) return [];
   return [...observed.wireguard.values()]
     .filter(({ name, broken }) => broken === true && desired.wireguard.has(name))
     .map(({ name }) => ({ op: "link.remove", name }));
+}
+
+/** A device takes its sysctls with it; a new one of that name has others. */
+function withoutSettings(state: KernelState, removed: readonly { readonly name: string }[]): KernelState {
+  const lost = (setting: string): boolean => removed.some(({ name }) => setting.includes(`.conf.${name}.`));
+  return { ...state, sysctls: new Map([...state.sysctls].filter(([name]) => !lost(name))) };
 }
 
 /**

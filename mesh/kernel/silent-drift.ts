@@ -20,6 +20,7 @@ export function silentDrift(desired: Pick<KernelState, keyof SilentState>, seen:
       differs.push(name);
       continue;
     }
+    if (now.mute) continue;
     for (const what of ["publicKey", "listenPort", "fwmark"] as const) if (now[what] !== link[what]) differs.push(`${name} ${what}`);
     for (const peer of link.peers.values()) if (!samePeer(peer, now.peers.get(peer.publicKey))) differs.push(`${name} ${peer.publicKey}`);
     for (const key of now.peers.keys()) if (!link.peers.has(key)) differs.push(`${name} ${key}`);

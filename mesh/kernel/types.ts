@@ -39,11 +39,13 @@ export interface WgInterface {
   readonly up: boolean;
   /** Observed only: a device of our name that does not speak WireGuard (its process lost its socket); it is made anew. */
   readonly broken?: true;
+  /** Observed only: its process does not answer now; this is what it said last. Nothing is asked of it before it speaks or is made anew. */
+  readonly mute?: true;
 }
 
 /** What WireGuard itself says of a peer, and of an interface. */
 export type WgPeerSeen = WgPeer & Required<Pick<WgPeer, "latestHandshake" | "rxBytes" | "txBytes">>;
-export type WgDevice = Pick<WgInterface, "listenPort" | "fwmark" | "publicKey"> & { readonly peers: ReadonlyMap<WgPublicKey, WgPeerSeen> };
+export type WgDevice = Pick<WgInterface, "listenPort" | "fwmark" | "publicKey" | "mute"> & { readonly peers: ReadonlyMap<WgPublicKey, WgPeerSeen> };
 
 /** An address on `lo` (every address of ours lives there). */
 export type LoAddress = Cidr;

@@ -11,6 +11,7 @@ import { routeLine } from "./routes.ts";
 import { ruleFamily, ruleLine } from "./rules.ts";
 import { restoreSysctl, setSysctl } from "./sysctl.ts";
 import { applyLink, applyPeers, removeLink, type PeerOperation } from "./wireguard.ts";
+import type { WireguardLook } from "./wireguard-look.ts";
 
 export interface ApplyContext {
   readonly privateKeyFile: string;
@@ -19,6 +20,7 @@ export interface ApplyContext {
   readonly records: RecordStore;
   /** Whether the kernel makes WireGuard devices; asked once, and only when a link is made. */
   readonly kernelWireguard: () => Promise<boolean>;
+  readonly look: WireguardLook;
 }
 
 /** Those that are lines of `ip -batch`. */
@@ -97,10 +99,12 @@ async function applyGroup(
       return applyLinks(group, context);
     case "unlink":
       return Promise.all(
-        group.map((operation) => outcome(() => removeLink((operation as Extract<Operation, { op: "link.remove" }>).name, context.runDir))),
+        group.map((operation) =>
+          outcome(() => removeLink((operation as Extract<Operation, { op: "link.remove" }>).name, context.runDir, context.look)),
+        ),
       );
     case "peer":
-      return applyPeerGroup(group as readonly PeerOperation[]);
+      return applyPeerGroup(group as readonly PeerOperation[], context.look);
     case "nft": {
       const error = await applyNft(group as Parameters<typeof applyNft>[0], context.records);
       return group.map(() => error);
@@ -133,7 +137,7 @@ async function applyLinks(group: readonly Operation[], context: ApplyContext): P
 }
 
 /** One request an interface, all interfaces at once. */
-async function applyPeerGroup(group: readonly PeerOperation[]): Promise<(IsthmusError | undefined)[]> {
+async function applyPeerGroup(group: readonly PeerOperation[], look: WireguardLook): Promise<(IsthmusError | undefined)[]> {
   const links = [...new Set(group.map(({ link }) => link))];
   const failed = new Map(
     await Promise.all(
@@ -145,6 +149,7 @@ async function applyPeerGroup(group: readonly PeerOperation[]): Promise<(Isthmus
               applyPeers(
                 link,
                 group.filter((one) => one.link === link),
+                look,
               ),
             ),
           ] as const,

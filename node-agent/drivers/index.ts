@@ -17,7 +17,8 @@ import { openRecords } from "./records.ts";
 import { createRoutesLook } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
-import { createWireguardLook, kernelHasWireguard, observeWireguard } from "./wireguard.ts";
+import { kernelHasWireguard, observeWireguard } from "./wireguard.ts";
+import { createWireguardLook } from "./wireguard-look.ts";
 
 export interface KernelOptions {
   readonly dataDir: string;
@@ -69,7 +70,7 @@ export function createKernel(options: KernelOptions): Kernel {
   const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
   const look = createWireguardLook();
   const lookAtRoutes = createRoutesLook();
-  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard };
+  const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard, look };
   const observe = async (): Promise<KernelState> => {
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
       observeWireguard(look),

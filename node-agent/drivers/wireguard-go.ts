@@ -11,6 +11,7 @@ import { missing, must, run, startDetached } from "./exec.ts";
 
 const SOCKETS = "/var/run/wireguard";
 const START_DEADLINE_MS = 5_000;
+const END_DEADLINE_MS = 2_000;
 
 export function socketOf(name: string): string {
   return join(SOCKETS, `${name}.sock`);
@@ -22,27 +23,61 @@ export function isUserspace(name: string): boolean {
 
 /** Starts wireguard-go for a new interface and returns once it answers. @throws {IsthmusError} ToolMissing, NoWireGuard */
 export async function startWireguardGo(name: string, runDir: string): Promise<void> {
-  // A socket that nobody listens on is left over from a killed process.
-  rmSync(socketOf(name), { force: true });
+  // Its interface may have been taken away from it while it answered nobody. A socket that nobody listens on goes with it.
+  await killWireguardGo(name, runDir);
   if (systemdOwnsThisHost()) return startUnderSystemd(name);
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
   const logFile = join(runDir, `wireguard-go.${name}.log`);
   const pid = await startDetached("wireguard-go", ["-f", name], logFile);
   leaveControlGroup(pid);
-  writeFileSync(pidFile(runDir, name), `${pid}\n`, { mode: 0o600 });
+  writeFileSync(pidFile(runDir, name), `${pid} ${processState(pid)?.startTime ?? ""}\n`, { mode: 0o600 });
   await untilAnswers(name, () => existsSync(`/proc/${pid}`), logFile);
 }
 
-/** Ends a process whose interface is broken; deleting the interface ends a healthy one. */
-export function killWireguardGo(name: string, runDir: string): void {
-  try {
-    const pid = Number(readFileSync(pidFile(runDir, name), "utf8"));
-    const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-    if (words[0]?.endsWith("wireguard-go") && words.includes(name)) process.kill(pid, "SIGTERM");
-  } catch {
-    // It is gone already.
+/**
+ * Ends what we started for an interface, and returns when it is gone. One that hangs hears no SIGTERM, and one that ends in its own
+ * time takes away the socket of the one that comes after it.
+ */
+export async function killWireguardGo(name: string, runDir: string): Promise<void> {
+  if (systemdOwnsThisHost()) {
+    await run("systemctl", ["kill", "--signal=SIGKILL", unitOf(name)]);
+    await run("systemctl", ["stop", unitOf(name)]);
+  }
+  const pid = recordedProcess(name, runDir);
+  if (pid !== undefined) {
+    process.kill(pid, "SIGKILL");
+    for (const deadline = performance.now() + END_DEADLINE_MS; performance.now() < deadline && runs(pid);) await delay(2);
   }
   rmSync(pidFile(runDir, name), { force: true });
+  rmSync(socketOf(name), { force: true });
+}
+
+/** Process ids are given again: it is ours while it began when ours did. */
+function recordedProcess(name: string, runDir: string): number | undefined {
+  try {
+    const [pid, startTime] = readFileSync(pidFile(runDir, name), "utf8").trim().split(" ");
+    const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    const same = startTime === undefined || processState(Number(pid))?.startTime === startTime;
+    return same && words[0]?.endsWith("wireguard-go") && words.includes(name) ? Number(pid) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function runs(pid: number): boolean {
+  const state = processState(pid)?.state;
+  return state !== undefined && state !== "Z" && state !== "X";
+}
+
+/** proc_pid_stat(5): the name in brackets may hold anything; the state is the field after it, the start time the twentieth from there. */
+function processState(pid: number): { readonly state: string; readonly startTime: string } | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
+  } catch {
+    return undefined;
+  }
 }
 
 /** Sends a configuration (https://www.wireguard.com/xplatform/) and checks the answer. Holds no secret in an error. */
@@ -66,20 +101,31 @@ export function configureUserspace(name: string, request: string, timeoutMs = 5_
   });
 }
 
-function answers(name: string): Promise<boolean> {
+/** Whether a process answers at its socket in time; `gone` when nobody listens there. A question `aside` holds up nobody's end. */
+export function hears(name: string, timeoutMs: number, aside = false): Promise<"answer" | "silence" | "gone"> {
   return new Promise((resolve) => {
     const socket = connect(socketOf(name));
-    const end = (answered: boolean): void => {
+    const end = (heard: "answer" | "silence" | "gone"): void => {
+      clearTimeout(timer);
       socket.destroy();
-      resolve(answered);
+      resolve(heard);
     };
-    socket.setTimeout(START_DEADLINE_MS, () => end(false));
+    // An answer that came while this process stood still is read first.
+    const timer = setTimeout(() => setImmediate(end, "silence"), timeoutMs);
+    if (aside) {
+      timer.unref();
+      socket.unref();
+    }
     socket
-      .once("data", () => end(true))
-      .once("error", () => end(false))
-      .once("close", () => end(false));
+      .once("data", () => end("answer"))
+      .once("error", () => end("gone"))
+      .once("close", () => end("gone"));
     socket.write("get=1\n\n");
   });
+}
+
+function unitOf(name: string): string {
+  return `isthmus-wg@${name}.service`;
 }
 
 function pidFile(runDir: string, name: string): string {
@@ -89,7 +135,7 @@ function pidFile(runDir: string, name: string): string {
 async function untilAnswers(name: string, alive: () => boolean, logFile: string): Promise<void> {
   for (const deadline = performance.now() + START_DEADLINE_MS; performance.now() < deadline; await delay(2)) {
     // Its socket is there before it has all it needs: one that gives up in between leaves it behind.
-    if (isUserspace(name) && (await answers(name))) return;
+    if (isUserspace(name) && (await hears(name, START_DEADLINE_MS)) === "answer") return;
     if (!alive()) break;
   }
   // Not the frame with advice that it draws at every start.
@@ -118,7 +164,7 @@ export function systemdOwnsThisHost(): boolean {
 }
 
 async function startUnderSystemd(name: string): Promise<void> {
-  const unit = `isthmus-wg@${name}.service`;
+  const unit = unitOf(name);
   const installed = await run("systemctl", ["cat", unit]);
   await run("systemctl", ["reset-failed", unit]);
   if (installed.ok) await must("systemctl", ["start", unit]);

@@ -3,9 +3,10 @@ import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
 import type { Operation } from "../../mesh/kernel/operations.ts";
 import type { WgDevice, WgInterface, WgPeerSeen } from "../../mesh/kernel/types.ts";
 import type { Cidr, Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
-import { must, run, standBy, worked } from "./exec.ts";
+import { must, run } from "./exec.ts";
 import { ipJson } from "./ip.ts";
 import { configureUserspace, isUserspace, killWireguardGo, startWireguardGo } from "./wireguard-go.ts";
+import type { WireguardLook } from "./wireguard-look.ts";
 
 export type LinkOperation = Extract<Operation, { op: "link.add" | "link.set" }>;
 export type PeerOperation = Extract<Operation, { op: "peer.add" | "peer.set" | "peer.remove" | "peer.reset" }>;
@@ -32,16 +33,15 @@ interface LinkRow {
   readonly addr_info?: readonly { readonly local: string }[];
 }
 
-const DUMP = ["show", "all", "dump"];
-const LOOK_DEADLINE_MS = 5_000;
-
-/** What WireGuard says of every interface of the host. */
-export type WireguardLook = () => Promise<ReadonlyMap<string, WgDevice>>;
+/** Devices that are ours by their names. */
+export const OWN_DEVICE = /^ism(0|gw0|g\d+)$/;
+/** Others wait in line behind a process that does not take what it is told. */
+const TOLD_MS = 3_000;
 
 /** All devices named ism*. One that does not speak WireGuard is `broken`. */
-export async function observeWireguard(look: WireguardLook): Promise<Map<string, WgInterface>> {
+export async function observeWireguard(look: () => Promise<ReadonlyMap<string, WgDevice>>): Promise<Map<string, WgInterface>> {
   const [rows, speaking] = await Promise.all([ipJson<LinkRow>(["address", "show"]), look()]);
-  const ours = rows.filter(({ ifname }) => /^ism(0|gw0|g\d+)$/.test(ifname)).sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
+  const ours = rows.filter(({ ifname }) => OWN_DEVICE.test(ifname)).sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
   const interfaces = ours.map(({ ifname, flags, mtu, addr_info }): WgInterface => {
     const anchored = addr_info?.some(({ local }) => local === ANCHOR) ?? false;
     const state = { name: ifname, mtu, up: flags.includes("UP") && anchored };
@@ -107,29 +107,27 @@ function readLine(part: string): DumpLine {
   return { name, peer, ...(preshared === "(none)" ? { text } : {}) };
 }
 
-export function createWireguardLook(): WireguardLook {
-  const look = standBy(LOOK_DEADLINE_MS);
-  const read = createDumpReader();
-  return async () => read(worked("wg", DUMP, await look("wg", DUMP)));
-}
-
 /** Makes the device if it is missing, and gives it key, port, mark and MTU. Up comes first, so that a taken port is an error here. */
 export async function applyLink(
   operation: LinkOperation,
-  options: { readonly privateKeyFile: string; readonly runDir: string; readonly kernel: boolean },
+  options: { readonly privateKeyFile: string; readonly runDir: string; readonly kernel: boolean; readonly look: WireguardLook },
 ): Promise<void> {
   const { link } = operation;
   if (operation.op === "link.add") {
     const exists = await run("ip", ["link", "show", "dev", link.name]);
     if (!exists.ok && options.kernel) await must("ip", ["link", "add", link.name, "type", "wireguard"]);
-    else if (!exists.ok) await startWireguardGo(link.name, options.runDir);
+    else if (!exists.ok) {
+      await startWireguardGo(link.name, options.runDir);
+      options.look.forget(link.name);
+    }
   }
   const lines = [`link set dev ${link.name} mtu ${link.mtu} up`, `address replace ${ANCHOR}/32 dev ${link.name} scope link`];
   await must("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n` });
   if (operation.op === "link.set" && onlyDevice(operation.before, link)) return;
   const key = ["private-key", options.privateKeyFile];
   const set = ["set", link.name, ...key, "listen-port", String(link.listenPort), "fwmark", `0x${link.fwmark.toString(16)}`];
-  await must("wg", set).catch((thrown: unknown) => {
+  await must("wg", set, { timeoutMs: TOLD_MS }).catch((thrown: unknown) => {
+    if (asIsthmusError(thrown).code === "Timeout") options.look.suspect(link.name);
     if (!/Address already in use/i.test(asIsthmusError(thrown).message)) throw thrown;
     const remedy = `stop that program (\`ss -ulpn sport = :${link.listenPort}\` names it), or choose other ports in spec.ports of the MeshNetwork`;
     throw new IsthmusError("PortTaken", `UDP port ${link.listenPort} of ${link.name} is taken by another program on this machine: ${remedy}`, {
@@ -145,15 +143,22 @@ function onlyDevice(before: WgInterface, link: WgInterface): boolean {
   return same && before.broken === undefined;
 }
 
-export async function removeLink(name: string, runDir: string): Promise<void> {
+export async function removeLink(name: string, runDir: string, look: WireguardLook): Promise<void> {
   const { ok, stderr } = await run("ip", ["link", "del", "dev", name]);
-  killWireguardGo(name, runDir);
+  await killWireguardGo(name, runDir);
+  look.forget(name);
   if (!ok && !/Cannot find device|does not exist/i.test(stderr)) throw new IsthmusError("KernelRefused", `ip link del ${name}: ${stderr.trim()}`);
 }
 
 /** Writes only the peers given; others keep their sessions. */
-export async function applyPeers(name: string, operations: readonly PeerOperation[]): Promise<void> {
-  if (isUserspace(name)) return configureUserspace(name, operations.map(userspacePeer).join("\n"));
+export async function applyPeers(name: string, operations: readonly PeerOperation[], look: WireguardLook): Promise<void> {
+  if (look.isMute(name)) throw new IsthmusError("KernelRefused", `wireguard-go ${name}: does not answer`);
+  if (isUserspace(name)) {
+    return configureUserspace(name, operations.map(userspacePeer).join("\n"), TOLD_MS).catch((thrown: unknown) => {
+      look.suspect(name);
+      throw thrown;
+    });
+  }
   // `wg set` takes many peers at once; an argument list is bounded, so they go in portions.
   for (let i = 0; i < operations.length; i += 50) {
     await must("wg", ["set", name, ...operations.slice(i, i + 50).flatMap(kernelPeer)]);

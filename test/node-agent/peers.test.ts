@@ -35,6 +35,7 @@ const pass = (failures: Pass["failures"] = []): Pass => ({
   elections: NO_ELECTIONS,
   before: NO_ELECTIONS,
   withoutLink: [],
+  mute: [],
   failures,
   operations: 0,
   tookMs: 1,

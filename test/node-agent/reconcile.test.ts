@@ -108,6 +108,38 @@ describe("the loop", () => {
     });
   });
 
+  test("an interface whose process does not answer is told nothing, named, and holds up nothing else", async () => {
+    const state = world();
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      const { wireguard } = state.kernel;
+      const mute = { ...wireguard.get("ismg2")!, listenPort: 1, peers: new Map(), mute: true as const };
+      state.kernel = { ...state.kernel, wireguard: new Map([...wireguard, ["ismg2", mute]]), rules: new Map() };
+      const applied = state.applied.length;
+      const reset = [...wireguard.get("ismg2")!.peers.values()][0]!;
+      reconciler.also([{ op: "peer.reset", link: "ismg2", peer: reset }]);
+      await reconciler.now();
+      expect(state.passes.at(-1)?.mute).toEqual(["ismg2"]);
+      expect(state.kernel.rules.size).toBeGreaterThan(0);
+      state.health = { ...state.health, links: new Map([view("g1", "Down"), view("g2", "Up")]) };
+      reconciler.wake("health");
+      await eventually("moved", () => active(state)?.[0] === "g2");
+      expect(
+        state.applied
+          .slice(applied)
+          .flat()
+          .map((op) => ("link" in op ? op.op : "")),
+      ).not.toContain("peer.reset");
+      expect(state.kernel.wireguard.get("ismg2")).toBe(mute);
+
+      state.kernel = { ...state.kernel, wireguard: new Map([...wireguard, ["ismg2", { ...mute, mute: undefined! }]]) };
+      await reconciler.now();
+      expect(state.passes.at(-1)?.mute).toEqual([]);
+      expect(state.kernel.wireguard.get("ismg2")?.listenPort).toBe(wireguard.get("ismg2")!.listenPort);
+    });
+  });
+
   test("a verdict moves the path without an observe in between", async () => {
     const state = world();
     await withReconciler(state, async (reconciler) => {

@@ -64,6 +64,7 @@ function story(
       elections,
       before,
       withoutLink: [],
+      mute: [],
       failures: [],
       operations: 0,
       tookMs: 0,

@@ -183,6 +183,15 @@ describe("diffKernel", () => {
     );
   });
 
+  it("gives a link that is made anew its sysctls, too", () => {
+    const desired = desiredKernel(clientInput()).state;
+    const broken = { ...desired.wireguard.get("ismg1")!, broken: true as const };
+    const operations = diffKernel(desired, { ...desired, wireguard: new Map([...desired.wireguard, ["ismg1", broken]]) });
+    const names = operations.flatMap((one) => (one.op === "sysctl.set" ? [one.name] : []));
+    expect(names).toEqual([...desired.sysctls.keys()].filter((name) => name.includes(".ismg1.")));
+    expect(names).not.toEqual([]);
+  });
+
   it("takes nothing away before what replaces it stands", () => {
     const desired = desiredKernel(gatewayInput()).state;
     const operations = diffKernel(desired, desiredKernel(clientInput()).state);

@@ -6,6 +6,7 @@ import type { DesiredInput, KernelState } from "../../../mesh/kernel/types.ts";
 import { silentDrift } from "../../../mesh/kernel/silent-drift.ts";
 import type { PeerPlan, Plan } from "../../../mesh/model/plan.ts";
 import type { Endpoint, NodeName } from "../../../mesh/model/scalars.ts";
+import { patient } from "../../../lab/patience.ts";
 import { choice, cidr, EGRESS, input, NETWORK, node, path, peer } from "../../mesh/kernel/fixtures.ts";
 import { eventually, isRoot, kill, openLan, type Lan, type Machine } from "./namespaces.ts";
 
@@ -250,6 +251,33 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     expect(await dc1.difference(desired)).toEqual([]);
     expect(dc1.pids("wireguard-go -f ismg2")).toHaveLength(1);
   });
+
+  it("sees and changes all others while one process answers nobody, and makes that one anew when it does not come back", async ({ skip }) => {
+    skip((await dc1.hostFacts()).wireguard === "kernel", "the kernel has WireGuard: there is no process");
+    const desired = await client();
+    const before = await dc1.observe();
+    const [pid = 0] = dc1.pids("wireguard-go -f ismg2");
+    process.kill(pid, "SIGSTOP");
+    const looked = await dc1.observe();
+    expect(looked.wireguard.get("ismg2")).toEqual({ ...before.wireguard.get("ismg2"), mute: true });
+    expect([...looked.wireguard.values()].filter(({ mute }) => mute)).toHaveLength(1);
+    const [peer] = desired.wireguard.get("ismg2")!.peers.values();
+    const { ms, failed } = await dc1.timed([{ op: "peer.reset", link: "ismg2", peer: peer! }]);
+    expect(failed.map(({ error }) => error)).toEqual(["wireguard-go ismg2: does not answer"]);
+    // It is not even asked.
+    expect(ms).toBeLessThan(patient(300));
+    process.kill(pid, "SIGCONT");
+    await eventually(5_000, "the process speaks again", async () => (await dc1.silent()).wireguard.get("ismg2")?.mute === undefined);
+    expect(await dc1.difference(desired)).toEqual([]);
+
+    process.kill(pid, "SIGSTOP");
+    await eventually(60_000, "it is given up", async () => (await dc1.observe()).wireguard.get("ismg2")?.broken);
+    const results = await dc1.converge(desired);
+    expect(results.filter(({ ok }) => !ok)).toEqual([]);
+    expect(await dc1.difference(desired)).toEqual([]);
+    expect(dc1.pids("wireguard-go -f ismg2")).toHaveLength(1);
+    expect(dc1.pids("wireguard-go -f ismg2")).not.toContain(pid);
+  }, 90_000);
 
   it("wakes up when someone changes something", async () => {
     const woken = new Set<string>();
