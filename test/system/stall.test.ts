@@ -136,6 +136,45 @@ describe("a gateway that does not forward is left", () => {
   });
 });
 
+describe("a wireguard-go that hangs", () => {
+  const processOf = async (link: string): Promise<string> => (await plane.sh(CLIENT, `pgrep -f 'wireguard-go -f [i]${link.slice(1)}$'`)).trim();
+  const carries = async (gateway: string): Promise<true | undefined> =>
+    (await plane.status(CLIENT)).paths.find(({ id }) => id === "egress/internet")?.active[0] === gateway ? true : undefined;
+  const madeAnew = async (link: string, before: string): Promise<void> => {
+    await eventually("another process has taken its place, and nothing is said any more", 60_000, async () => {
+      const pid = await processOf(link).catch(() => "");
+      return pid !== "" && pid !== before && !(await plane.status(CLIENT)).conditions.some(({ type }) => type === "WireGuardMute") ? true : undefined;
+    });
+  };
+
+  test("of an interface that a path does not use lets traffic leave a gateway that dies; the condition names it, and it is made anew", async ({
+    skip,
+  }) => {
+    skip((await plane.status(CLIENT)).wireguard === "kernel", "the kernel has WireGuard: there is no process");
+    const pid = await processOf("ism0");
+    await plane.sh(CLIENT, `kill -STOP ${pid}`);
+    await eventually("the condition names it", 30_000, async () =>
+      (await plane.status(CLIENT)).conditions.find(({ type, message }) => type === "WireGuardMute" && message?.includes("ism0")),
+    );
+    await plane.lab.fail("node", "do1");
+    const started = performance.now();
+    await eventually("do2 carries", 30_000, async () => carries("do2"));
+    console.log(`left after ${Math.round(performance.now() - started)} ms`);
+    await madeAnew("ism0", pid);
+  });
+
+  test("of the link in use is a link that is dead", async ({ skip }) => {
+    skip((await plane.status(CLIENT)).wireguard === "kernel", "the kernel has WireGuard: there is no process");
+    const link = (await plane.status(CLIENT)).links.find(({ gateway }) => gateway === "do1")?.interface ?? "none";
+    const pid = await processOf(link);
+    await plane.sh(CLIENT, `kill -STOP ${pid}`);
+    const started = performance.now();
+    await eventually("do2 carries", 30_000, async () => carries("do2"));
+    console.log(`left after ${Math.round(performance.now() - started)} ms`);
+    await madeAnew(link, pid);
+  });
+});
+
 describe("a gateway that healed", () => {
   test("waits out its quiet time, which grows with every flap, and explain says until when", async () => {
     await plane.apply(egress({ health: { holdDown: "4s" } }));
