@@ -12,7 +12,7 @@ import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Desired, DesiredInput, HostFacts, KernelState, PeerDial, WgInterface } from "../mesh/kernel/types.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 import type { NodeName, WgPublicKey } from "../mesh/model/scalars.ts";
-import { asIsthmusError } from "../mesh/errors.ts";
+import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { backoffMs } from "./backoff.ts";
 import { adoptElections, deadLinks, electAll, type Elections, type Health, nextWake } from "./elections.ts";
 import { adoptLinks, gatewaysInUse, type Links, numberLinks } from "./links.ts";
@@ -93,6 +93,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
   /** The last look that was begun, also when it failed. */
   let lookedAt = -Infinity;
 
+  let over = false;
   let due = false;
   let observeNext = true;
   let extra: Operation[] = [];
@@ -239,6 +240,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       else observeSoon(what === "drift" && failures === 0 ? 0 : debounceMs());
     },
     now() {
+      if (over) return Promise.reject(stopping());
       observeNext = true;
       const done = new Promise<void>((resolve, reject) => waiting.push({ done: resolve, failed: reject }));
       rouse();
@@ -274,11 +276,17 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
           observeSoon(backoffMs(failures, RETRY, ports.random()));
         }
       }
+      for (const { failed } of waiting.splice(0)) failed(stopping());
+      over = true;
       clearTimeout(timer);
       clearTimeout(debounce?.timer);
       signal.removeEventListener("abort", stop);
     },
   };
+}
+
+function stopping(): IsthmusError {
+  return new IsthmusError("Internal", "the agent is stopping");
 }
 
 /** Interfaces whose process does not answer. */

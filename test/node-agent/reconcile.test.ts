@@ -140,6 +140,27 @@ describe("the loop", () => {
     });
   });
 
+  test("who waits for a pass when the agent stops is told so, then and later", async () => {
+    let asked: Promise<PromiseSettledResult<void>[]> | undefined;
+    let reconciler: Reconciler | undefined;
+    const state = world();
+    await withReconciler(state, async (running) => {
+      reconciler = running;
+      running.setPlan(PLAN);
+      await running.now();
+      // Under way when the stop comes, and one behind it.
+      state.kernel = { ...state.kernel, rules: new Map() };
+      const { health } = state;
+      const begun = new Promise<void>((yes) => void Object.defineProperty(state, "health", { get: () => (yes(), health) }));
+      const first = running.now();
+      await begun;
+      asked = Promise.allSettled([first, running.now()]);
+    });
+    const [, behind] = (await asked) ?? [];
+    expect(behind).toMatchObject({ status: "rejected", reason: { message: "the agent is stopping" } });
+    await expect(reconciler?.now()).rejects.toThrow("the agent is stopping");
+  });
+
   test("a verdict moves the path without an observe in between", async () => {
     const state = world();
     await withReconciler(state, async (reconciler) => {
