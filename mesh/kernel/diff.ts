@@ -40,7 +40,7 @@ export function diffKernel(desired: KernelState, observed: KernelState): Operati
     ...nexthops.remove,
     ...[...base.addresses].filter((address) => !desired.addresses.has(address)).map((address): Operation => ({ op: "address.remove", address })),
     ...links.remove,
-    ...[...base.sysctls.keys()]
+    ...[...observed.sysctls.keys()]
       .filter((name) => !desired.sysctls.has(name))
       .toReversed()
       .map((name): Operation => ({ op: "sysctl.restore", name })),
