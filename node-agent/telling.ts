@@ -1,6 +1,6 @@
 /** What passes, drift and handshakes mean for those who watch: files, conditions, events, and the report to the controller. */
 import { release } from "node:os";
-import { describeOperation } from "../mesh/kernel/diff.ts";
+import { describeFor } from "../mesh/kernel/describe.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Position } from "../mesh/model/wire.ts";
 import type { CacheRead } from "./cache.ts";
@@ -90,7 +90,8 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
     },
 
     drift(operations) {
-      const rows = operations.slice(0, 3).flatMap((one) => describeOperation(one).map((row) => `${row.action} ${row.what}`));
+      const describe = describeFor(intake.plan ?? { peers: new Map() });
+      const rows = operations.slice(0, 3).flatMap((one) => describe(one).map((row) => `${row.action} ${row.what}`));
       const message = `put back what someone else changed: ${rows.join("; ")}${operations.length > 3 ? `; ${operations.length - 3} more` : ""}`;
       reporter.event({ type: "Warning", reason: "Drift", message, about: "node" });
       log(message);
