@@ -208,7 +208,10 @@ describe("a controller", () => {
     ]);
     await startService(NAME, "ctl");
     await ready(lab, OWN);
-    await lab.exec("ctl", ["sh", "-c", "dd if=/dev/zero of=/var/lib/isthmus-controller/filler bs=1k 2>/dev/null || true"]);
+    await lab.exec("ctl", ["isthmus", "backup", "/var/lib/before-full"]);
+    const fill = () =>
+      lab.exec("ctl", ["sh", "-c", "dd if=/dev/zero of=/var/lib/isthmus-controller/filler bs=1k oflag=append conv=notrunc 2>/dev/null || true"]);
+    await fill();
     const documents = Array.from({ length: 300 }, (_, i) =>
       JSON.stringify({
         apiVersion: "isthmus.dev/v1alpha1",
@@ -222,7 +225,15 @@ describe("a controller", () => {
     expect(refused.stderr).toMatch(/^try: .*disk space/m);
     expect((await isthmus(lab, ["get", "sites", "-o", "name"])).stdout).not.toMatch(/s-1/);
     await ready(lab, OWN);
+    // A restore that has no room takes nothing away either.
+    await stopService(NAME, "ctl");
+    await fill();
+    const restore = await lab.exec("ctl", ["isthmus", "restore", "/var/lib/before-full"], { mayFail: true });
+    expect([restore.code, restore.stderr]).toEqual([7, expect.stringMatching(/no space left[^]*disk space/)]);
     await lab.exec("ctl", ["rm", "/var/lib/isthmus-controller/filler"]);
+    expect((await lab.exec("ctl", ["ls", "-A", "/var/lib/isthmus-controller"])).stdout).not.toMatch(/restore/);
+    await startService(NAME, "ctl");
+    await ready(lab, OWN);
     await isthmus(lab, ["create", "site", "roomy", "--kind", "cloud"]);
     await isthmus(lab, ["delete", "site", "roomy"]);
     await stopService(NAME, "ctl");
