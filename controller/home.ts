@@ -11,6 +11,7 @@ import { randomUUID } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { asIsthmusError } from "../mesh/errors.ts";
 import type { Places } from "./backup.ts";
 import { writePrivate } from "./files.ts";
 import type { Mirror } from "./reconcile/mirror.ts";
@@ -39,11 +40,18 @@ export async function settleHome(
   const noted = Home.safeParse((await store.notes(HOME)).get(HOME)).data;
   const foreign = noted !== undefined && !isSame(noted, made, writersIn(file));
   if (foreign) mirror.advance((await store.raise({ epoch: (await store.state()).epoch + 1, recovering: true })).revision);
+  await mark(store, file, noted, made).catch((thrown: unknown) => {
+    // On a full disk the marks of the last start stay, and are right still: that is no reason to serve nobody.
+    if (asIsthmusError(thrown).code !== "DiskFull") throw thrown;
+  });
+  return foreign;
+}
+
+async function mark(store: Store, file: string, before: Home | undefined, made: string): Promise<void> {
   const writer = randomUUID();
-  writeWriters(file, noted === undefined ? [writer] : [writer, noted.writer]);
+  writeWriters(file, before === undefined ? [writer] : [writer, before.writer]);
   await store.note(new Map([[HOME, { writer, made } satisfies Home]]));
   writeWriters(file, [writer]);
-  return foreign;
 }
 
 function isSame(noted: Home, made: string, writers: readonly string[]): boolean {

@@ -6,6 +6,7 @@ import { settleHome } from "../../controller/home.ts";
 import { openMirror } from "../../controller/reconcile/mirror.ts";
 import { openSqliteStore } from "../../controller/store/sqlite.ts";
 import type { Store } from "../../controller/store/types.ts";
+import { IsthmusError } from "../../mesh/errors.ts";
 import { temporaryFolder } from "./harness.ts";
 
 let folder: { path: string; remove: () => void };
@@ -21,7 +22,7 @@ interface Start {
 /** One start and stop of a controller in that folder; `made` as a file system would say it, when it is not the real one. */
 async function start(
   data: string,
-  { made, crash, before }: Partial<{ made: string; crash: "note"; before: (store: Store) => Promise<unknown> }> = {},
+  { made, crash, before }: Partial<{ made: string; crash: "note" | "full"; before: (store: Store) => Promise<unknown> }> = {},
 ) {
   const places = placesOf(data);
   const store = openSqliteStore(places.store);
@@ -29,7 +30,8 @@ async function start(
     throw error;
   });
   await before?.(store);
-  const used: Store = crash === "note" ? { ...store, note: () => Promise.reject(new Error("crashed")) } : store;
+  const error = crash === "full" ? new IsthmusError("DiskFull", "no space left") : new Error("crashed");
+  const used: Store = crash === undefined ? store : { ...store, note: () => Promise.reject(error) };
   try {
     const foreign = await (made === undefined ? settleHome(used, mirror, places) : settleHome(used, mirror, places, made));
     const { epoch, recovering } = await store.state();
@@ -61,6 +63,12 @@ test("a crash between the two marks leaves the store the same one", async () => 
   expect(readFileSync(join(folder.path, "writer"), "utf8")).not.toBe(file);
   await expect(start(folder.path, { crash: "note" })).rejects.toThrow("crashed");
   expect(await start(folder.path)).toEqual(OURS);
+  expect(await start(folder.path)).toEqual(OURS);
+});
+
+test("a full disk keeps no controller from starting, and leaves the store the same one", async () => {
+  await start(folder.path);
+  expect(await start(folder.path, { crash: "full" })).toEqual(OURS);
   expect(await start(folder.path)).toEqual(OURS);
 });
 
