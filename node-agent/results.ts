@@ -6,7 +6,7 @@ import type { Operation } from "../mesh/kernel/operations.ts";
 import type { Refusal } from "../mesh/kernel/types.ts";
 import type { PathId } from "../mesh/model/plan.ts";
 import type { NodeName } from "../mesh/model/scalars.ts";
-import type { AgentEvent, ResourceResult } from "../mesh/model/wire.ts";
+import { type AgentEvent, LONGEST_HOP, type ResourceResult } from "../mesh/model/wire.ts";
 import type { Pass } from "./reconcile.ts";
 
 const MESSAGE = 512;
@@ -24,7 +24,7 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
     const wanted = plan.paths.get(id as PathId)?.destinations ?? plan.lanRoutes.get(id)?.destinations ?? [];
     // Of what is refused as a whole, no gateway carries anything.
     const idle = nextHop.length === 0 || (refusals.length > 0 && refusals.length >= wanted.length);
-    const hop = idle ? {} : { nextHop: nextHop.join(",").slice(0, 64) };
+    const hop = idle ? {} : hopsIn(nextHop, plan.paths.has(id as PathId));
     const at = { since: Math.round(wall(since)), ...(draining.length === 0 ? {} : { draining: draining.slice(0, 64) }) };
     if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
     else if (refusals.length > 0) results[id] = { ok: false, reason: refusals[0]?.why ?? "Refused", message: refusalText(refusals), ...hop, ...at };
@@ -42,6 +42,12 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
   }
   for (const [id, choice] of pass.elections.lans) put(id, choice.gateways, choice.reason, choice.since, choice.gateways.length > 0);
   return results;
+}
+
+/** Who drains a gateway must find it here, however many there are. */
+export function hopsIn(hops: readonly string[], nodes: boolean): Pick<ResourceResult, "nextHop" | "active"> {
+  const nextHop = hops.join(",");
+  return { nextHop: nextHop.slice(0, LONGEST_HOP), ...(nodes && nextHop.length >= LONGEST_HOP ? { active: hops.slice(0, 64) as NodeName[] } : {}) };
 }
 
 /** What can be done where the traffic is pointed at a gateway that is believed dead. */

@@ -8,6 +8,7 @@ import { count } from "../../mesh/model/words.ts";
 import { drainedCondition } from "./drained.ts";
 import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
+import { hopsOf } from "../../mesh/model/wire.ts";
 
 export type Plain = Pick<Condition, "type" | "status" | "reason" | "message">;
 
@@ -90,7 +91,7 @@ function countResults(
         ...(result.message === undefined ? {} : { message: result.message }),
         ...(result.nextHop === undefined ? {} : { nextHop: result.nextHop }),
       });
-    for (const hop of (result.nextHop ?? "").split(/[\s,]+/)) if (gateways.has(hop)) active.set(hop, (active.get(hop) ?? 0) + 1);
+    for (const hop of hopsOf(result)) if (gateways.has(hop)) active.set(hop, (active.get(hop) ?? 0) + 1);
   }
   const byUse = [...active].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
   return { failing, active: byUse.map(([gateway]) => gateway), ready };

@@ -1,4 +1,5 @@
 /** Whether a cordoned node may be rebooted: nothing uses it any more. Pure. */
+import { hopsAreCut, hopsOf } from "../../mesh/model/wire.ts";
 import type { IntentCompileStatus } from "../../mesh/compile/types.ts";
 import type { Condition } from "../../mesh/model/meta.ts";
 import type { NodeContact, NodeReport } from "./reports.ts";
@@ -38,7 +39,7 @@ function usersOf({ node, intents, report, contact }: DrainInput): Record<"active
       if (client === node) continue;
       const result = report(client)?.results.get(id);
       if (contact(client)?.connected !== true || result === undefined) silent.add(client);
-      else if ((result.nextHop ?? "").split(",").includes(node)) active.add(client);
+      else if (hopsOf(result).includes(node) || hopsAreCut(result)) active.add(client);
       else if (result.draining?.some((one) => one === node) === true) draining.add(client);
     }
   }

@@ -4,7 +4,7 @@ import type { WebSocket } from "ws";
 import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
 import type { IpAddress, NodeName } from "../../mesh/model/scalars.ts";
 import type { AgentHello, AgentReport } from "../../mesh/model/wire.ts";
-import { PLAN_FORMAT } from "../../mesh/model/wire.ts";
+import { hopsAreCut, hopsOf, PLAN_FORMAT } from "../../mesh/model/wire.ts";
 import type { Member } from "../join/records.ts";
 import type { Principal } from "../pki/principal.ts";
 import type { Events } from "../reconcile/events.ts";
@@ -168,7 +168,7 @@ export function createAgents(options: AgentsOptions): Agents {
     const before = reports.get(reporter)?.results;
     for (const [id, result] of Object.entries(report.results ?? {})) {
       if (result?.reason !== "GatewayDown") continue;
-      const left = (before?.get(id)?.nextHop ?? "").split(",").filter((node) => node !== "" && !(result.nextHop ?? "").split(",").includes(node));
+      const left = hopsOf(before?.get(id) ?? {}).filter((node) => !hopsAreCut(result) && !hopsOf(result).includes(node));
       for (const { session, ws } of left.flatMap((node) => connections.get(node as NodeName) ?? [])) {
         session.doubtedAt = now();
         ws.ping();

@@ -78,18 +78,33 @@ export type AgentBuckets = z.infer<typeof AgentBuckets>;
 export const AgentBeat = z.object({ t: z.literal("beat"), views: z.record(z.string(), z.string()) });
 export type AgentBeat = z.infer<typeof AgentBeat>;
 
+/** What is as long may have been cut. */
+export const LONGEST_HOP = 64;
+
 /** Result of one resource on this node. */
 export const ResourceResult = z.object({
   ok: z.boolean(),
   reason: z.string().max(64),
   message: z.string().max(512).optional(),
   /** Installed next hop or active gateway. */
-  nextHop: z.string().max(64).optional(),
+  nextHop: z.string().max(LONGEST_HOP).optional(),
+  /** All active gateways, where `nextHop` has no room for their names. */
+  active: z.array(NodeName).max(64).optional(),
   /** Gateways that it no longer uses for new flows, and that keep established ones until the drain timeout. */
   draining: z.array(NodeName).max(64).optional(),
   since: z.number().optional(),
 });
 export type ResourceResult = z.infer<typeof ResourceResult>;
+
+/** Gateways or next hops in use. */
+export function hopsOf({ active, nextHop = "" }: Pick<ResourceResult, "active" | "nextHop">): readonly string[] {
+  return active ?? nextHop.split(",").filter((hop) => hop !== "");
+}
+
+/** An agent of an earlier version names as many as fit: any other may be in use as well. */
+export function hopsAreCut({ active, nextHop = "" }: Pick<ResourceResult, "active" | "nextHop">): boolean {
+  return active === undefined && nextHop.length >= LONGEST_HOP;
+}
 
 export const AgentEvent = z.object({
   at: z.number(),

@@ -7,7 +7,8 @@ import type { Plan } from "../../mesh/model/plan.ts";
 import type { Cidr, IpAddress, NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { electAll, type Elections, formatElections, NO_ELECTIONS, parseElections } from "../../node-agent/elections.ts";
 import type { Pass } from "../../node-agent/reconcile.ts";
-import { moveEvents, resultsOf } from "../../node-agent/results.ts";
+import { moveEvents, resultsOf, hopsIn } from "../../node-agent/results.ts";
+import { hopsOf } from "../../mesh/model/wire.ts";
 import { HOST, key, name, rawViews } from "./plans.ts";
 
 const ROUTER = "203.0.113.9" as IpAddress;
@@ -145,4 +146,12 @@ test("no gateway is named for an intent of which nothing is routed", () => {
   expect(taken.results[LAN]).toMatchObject({ ok: false, reason: "Conflict" });
   expect(taken.results[LAN]).not.toHaveProperty("nextHop");
   expect(taken.results["egress/web"]).toMatchObject({ ok: true, nextHop: "g1" });
+});
+
+test("all gateways of a path are named, however many and however long their names", () => {
+  const gateways = Array.from({ length: 8 }, (_, i) => `gw-frankfurt-${i}`);
+  const told = hopsIn(gateways, true);
+  expect(told.nextHop).toHaveLength(64);
+  expect(hopsOf(told)).toEqual(gateways);
+  expect(hopsIn(["g1", "g2"], true)).toEqual({ nextHop: "g1,g2" });
 });

@@ -4,13 +4,19 @@ import type { IntentCompileStatus } from "../../../mesh/compile/types.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
 import type { ResourceResult } from "../../../mesh/model/wire.ts";
 
-type Use = "uses" | "drains" | "left" | "silent" | "offline";
+type Use = "uses" | "drains" | "left" | "silent" | "offline" | "last of many" | "one of others" | "too many to name";
+
+const MANY = Array.from({ length: 8 }, (_, i) => `gw-frankfurt-${i}` as NodeName);
 
 const intent = (clients: readonly string[]): IntentCompileStatus =>
   ({ kind: "EgressGateway", name: "e", id: "egress/e", conditions: [], nodes: clients, gateways: ["do1", "do2"] }) as unknown as IntentCompileStatus;
 
 function resultOf(use: Use): ResourceResult | undefined {
   if (use === "silent") return undefined;
+  const many = { ok: true, reason: "x", nextHop: MANY.join().slice(0, 64) };
+  if (use === "last of many") return { ...many, active: [...MANY, "do1" as NodeName] };
+  if (use === "one of others") return { ...many, active: MANY };
+  if (use === "too many to name") return many;
   const result = { ok: true, reason: "x", nextHop: use === "uses" ? "do1" : "do2" };
   return use === "drains" ? { ...result, draining: ["do1" as NodeName] } : result;
 }
@@ -38,6 +44,12 @@ describe("a node is drained", () => {
     expect(said({ a: "left", b: "drains" })).toBe("False FlowsLeft");
     expect(said({ a: "left", b: "left" })).toBe("True NotUsed");
     expect(said({})).toBe("True NotUsed");
+  });
+
+  test("when it is none of many gateways either; an agent of an earlier version may not have named all", () => {
+    expect(said({ a: "last of many" })).toBe("False InUse");
+    expect(said({ a: "one of others" })).toBe("True NotUsed");
+    expect(said({ a: "too many to name" })).toBe("False InUse");
   });
 
   test("before the drain timeout when the node itself sees no flow any more", () => {
