@@ -17,7 +17,7 @@ import { openRecords } from "./records.ts";
 import { createRoutesLook } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
-import { kernelHasWireguard, observeWireguard } from "./wireguard.ts";
+import { kernelHasWireguard, observeWireguard, rememberYes } from "./wireguard.ts";
 import { createWireguardLook } from "./wireguard-look.ts";
 
 export interface KernelOptions {
@@ -66,8 +66,7 @@ export function createKernel(options: KernelOptions): Kernel {
   // firewalld takes its time; a path must not wait for it.
   const inHostTurn = queue();
   const told = new Map<string, string>();
-  let probed: Promise<boolean> | undefined;
-  const kernelWireguard = (): Promise<boolean> => (probed ??= kernelHasWireguard());
+  const kernelWireguard = rememberYes(kernelHasWireguard, () => performance.now());
   const look = createWireguardLook();
   const lookAtRoutes = createRoutesLook();
   const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard, look };

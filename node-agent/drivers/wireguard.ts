@@ -11,12 +11,35 @@ import type { WireguardLook } from "./wireguard-look.ts";
 export type LinkOperation = Extract<Operation, { op: "link.add" | "link.set" }>;
 export type PeerOperation = Extract<Operation, { op: "peer.add" | "peer.set" | "peer.remove" | "peer.reset" }>;
 
-/** A stable answer of this host: whether its kernel makes WireGuard devices. */
+/** Whether this host's kernel makes WireGuard devices. */
 export async function kernelHasWireguard(): Promise<boolean> {
   const name = "ismprobe";
   const made = await run("ip", ["link", "add", name, "type", "wireguard"]);
   if (made.ok || /File exists/i.test(made.stderr)) await run("ip", ["link", "del", name]);
   return made.ok || /File exists/i.test(made.stderr);
+}
+
+/** A module may be slow, or be installed later: only a yes stays. */
+const ASK_AGAIN_MS = 60_000;
+
+/** Asks once while the answer is yes, again after a while when it was no, and at once when there was none. */
+export function rememberYes(ask: () => Promise<boolean>, now: () => number): () => Promise<boolean> {
+  let before: { readonly answer: Promise<boolean>; readonly until: number } | undefined;
+  return () => {
+    if (before !== undefined && now() < before.until) return before.answer;
+    const answer = ask();
+    const mine = { answer, until: Infinity };
+    before = mine;
+    answer.then(
+      (yes) => {
+        if (!yes && before === mine) before = { answer, until: now() + ASK_AGAIN_MS };
+      },
+      () => {
+        if (before === mine) before = undefined;
+      },
+    );
+    return answer;
+  };
 }
 
 /**
