@@ -29,7 +29,7 @@ export async function applyNft(operations: readonly NftOperation[], records: Rec
   const replaced = operations.findLast((one) => one.op === "nft.replace");
   if (replaced !== undefined) {
     const listed = await list();
-    if (listed !== undefined) records.update((all) => ({ ...all, nft: { body: replaced.table.body, digest: digestOf(listed) } }));
+    if (listed !== undefined) records.note((all) => ({ ...all, nft: { body: replaced.table.body, digest: digestOf(listed) } }));
   }
   return undefined;
 }

@@ -27,21 +27,31 @@ export interface RecordStore {
   read(): Records;
   /** @throws {IsthmusError} DiskFull or FileMode when it cannot be kept: then the deed must not be done either. */
   update(change: (records: Records) => Records): void;
+  /** As `update`, for what only saves work later: a disk that does not take it is no failure of what was done. */
+  note(change: (records: Records) => Records): void;
 }
 
 export function openRecords(dataDir: string, log: (line: string) => void = () => {}): RecordStore {
   const file = join(dataDir, "kernel.json");
   let current: Records | undefined;
   const read = (): Records => (current ??= load(file, log));
+  const update: RecordStore["update"] = (change) => {
+    const next = change(read());
+    if (next === current) return;
+    // Nothing left to undo: no trace of us either.
+    if (isEmpty(next)) rmSync(file, { force: true });
+    else writeAtomically(file, `${JSON.stringify(next, undefined, 1)}\n`);
+    current = next;
+  };
   return {
     read,
-    update(change) {
-      const next = change(read());
-      if (next === current) return;
-      // Nothing left to undo: no trace of us either.
-      if (isEmpty(next)) rmSync(file, { force: true });
-      else writeAtomically(file, `${JSON.stringify(next, undefined, 1)}\n`);
-      current = next;
+    update,
+    note(change) {
+      try {
+        update(change);
+      } catch {
+        current = change(read());
+      }
     },
   };
 }
@@ -76,20 +86,30 @@ function load(file: string, log: (line: string) => void): Records {
  * @throws {IsthmusError}
  */
 export function writeAtomically(file: string, text: string, mode: 0o600 | 0o644 = 0o600): void {
+  const temporary = `${file}.${process.pid}.new`;
   try {
     const made = mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-    const temporary = `${file}.${process.pid}.new`;
     writeFileSync(temporary, text, { mode, flush: true });
     // Whatever our umask is.
     chmodSync(temporary, mode);
     if (made !== undefined && mode === 0o644) chmodSync(dirname(file), 0o755);
     renameSync(temporary, file);
   } catch (cause) {
+    discard(temporary);
     const code = (cause as NodeJS.ErrnoException).code;
     const full = code === "ENOSPC" || code === "EDQUOT";
     throw new IsthmusError(full ? "DiskFull" : "FileMode", `${file} cannot be written (${code ?? String(cause)})`, {
       remedy: full ? "free some disk space" : "check the owner and mode of the directory",
       cause,
     });
+  }
+}
+
+/** The failure that is told is the one before. */
+function discard(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    // Its folder is no folder.
   }
 }

@@ -1,8 +1,8 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { openRecords } from "../../node-agent/drivers/records.ts";
+import { openRecords, writeAtomically } from "../../node-agent/drivers/records.ts";
 
 let folder = "";
 beforeEach(() => {
@@ -27,4 +27,17 @@ test("no file is no damage", () => {
   const said: string[] = [];
   expect(openRecords(folder, (line) => void said.push(line)).read().undo).toEqual([]);
   expect(said).toEqual([]);
+});
+
+test("a table that stands is known although the disk did not take its record, and a write that failed leaves nothing behind", () => {
+  mkdirSync(join(folder, "kernel.json", "in the way"), { recursive: true });
+  const full = openRecords(join(folder, "none"));
+  full.read();
+  writeFileSync(join(folder, "none"), "");
+  const nft = { body: "chain x {}", digest: "d" };
+  expect(() => full.update((all) => ({ ...all, nft }))).toThrow("cannot be written");
+  full.note((all) => ({ ...all, nft }));
+  expect(full.read().nft).toEqual(nft);
+  expect(() => writeAtomically(join(folder, "kernel.json"), "{}")).toThrow("cannot be written");
+  expect(readdirSync(folder).toSorted()).toEqual(["kernel.json", "none"]);
 });
