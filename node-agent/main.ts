@@ -162,7 +162,9 @@ function removeFiles(at: Places): string[] {
   const { data: _data, run: _run, socket, ...files } = at;
   const own = [...Object.values(files).map((file) => basename(file)), "kernel.json.damaged"];
   // With what was set aside or half written beside them.
-  const ours = namesIn(at.data).filter((name) => own.some((one) => name === one || name.startsWith(`${one}.`)));
+  const ours = namesIn(at.data).filter(
+    (name) => own.some((one) => name === one || name.startsWith(`${one}.`)) || /^kernel\.json\.\d+\.new$/.test(name),
+  );
   for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
   // The agent that removes itself still has its lock, which is not this file; one that was killed has left its own.
   for (const path of [socket, pidFileOf(at.run)]) rmSync(path, { force: true });
@@ -195,7 +197,7 @@ async function routeGet(destination: string): Promise<{ ok: boolean; text: strin
  * be given up: with DNS dead it would hold a thread that files are written by, and hold up the end of the agent.
  */
 async function lookupAll(name: string, signal: AbortSignal): Promise<string[]> {
-  const { stdout } = await exec("getent", ["ahosts", name], { timeoutMs: LOOKUP_MS, signal });
+  const { stdout } = await exec("getent", ["ahosts", "--", name], { timeoutMs: LOOKUP_MS, signal });
   return stdout.split("\n").flatMap((line) => line.split(/\s+/)[0] || []);
 }
 

@@ -26,7 +26,7 @@ After=network.target
 StartLimitIntervalSec=0
 
 [Service]
-ExecStart=${command} agent run --data ${at.data} --run ${at.run}
+ExecStart=${word(command)} agent run --data ${word(at.data)} --run ${word(at.run)}
 Restart=always
 RestartSec=1
 # The data plane stays when the agent stops: only the agent's own process is killed.
@@ -40,6 +40,12 @@ NoNewPrivileges=yes
 [Install]
 WantedBy=multi-user.target
 `;
+}
+
+/** One word of a command line, taken as it is: systemd.service(5) expands `%` and `$`, and splits at spaces. */
+function word(text: string): string {
+  const plain = text.replaceAll("%", "%%").replaceAll("$", "$$$$");
+  return /^[\w./:@%$+=,-]+$/.test(plain) ? plain : `"${plain.replaceAll(/["\\]/g, "\\$&")}"`;
 }
 
 /** Writes the unit, enables and starts it. */
