@@ -14,6 +14,12 @@ import { missingHelp } from "./requirements.ts";
 const LOOK_MS = 30_000;
 /** What one program does to nft comes in several steps. */
 const LOOK_AFTER_MS = 300;
+/**
+ * On a host whose rules change all the time (kube-proxy, Docker) looks are so far apart, and a look at ten thousand rules, which stops
+ * the loop that probes gateways, takes at most one part in twenty of its time.
+ */
+const LOOK_SPACING_MS = 2_000;
+const LOOK_SHARE = 20;
 /** nft rules may change all the time (kube-proxy), and each telling asks several tools. */
 const TELL_MS = 5_000;
 
@@ -70,14 +76,23 @@ export function createHostCare({ kernel, condition, log, now, missing = missingH
     },
     nftChanged: () => changed.abort(),
     async run(may, signal) {
+      let last = { endedAt: -Infinity, tookMs: 0 };
       while (!signal.aborted) {
         await pause(LOOK_MS, signal, changed.signal);
         changed = new AbortController();
-        await pause(LOOK_AFTER_MS, signal);
-        if (!signal.aborted && may()) await look();
+        await pause(afterChangeMs(now(), last), signal);
+        if (signal.aborted || !may()) continue;
+        const began = now();
+        await look();
+        last = { endedAt: now(), tookMs: now() - began };
       }
     },
   };
+}
+
+/** How long after a change to look: soon when all was quiet, seldom while changes do not end. */
+export function afterChangeMs(now: number, last: { readonly endedAt: number; readonly tookMs: number }): number {
+  return Math.max(LOOK_AFTER_MS, last.endedAt + Math.min(LOOK_MS, Math.max(LOOK_SPACING_MS, last.tookMs * LOOK_SHARE)) - now);
 }
 
 function udpPorts({ network: { ports } }: Plan, links: Links): number[] {

@@ -1,6 +1,6 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { parsePlan } from "../../mesh/compile/parse-plan.ts";
-import { createHostCare, type HostCare } from "../../node-agent/host-care.ts";
+import { afterChangeMs, createHostCare, type HostCare } from "../../node-agent/host-care.ts";
 import { name, rawViews } from "./plans.ts";
 
 const PLAN = parsePlan(rawViews()).plan!;
@@ -69,4 +69,34 @@ test("a tool that checks need is missed at once, and no longer once it is instal
   host.missing = undefined;
   await care.look();
   expect(host.conditions.has("ToolMissing")).toBe(false);
+});
+
+test("a change of rules is looked at soon, changes without end now and then, and the more seldom the longer a look takes", () => {
+  expect(afterChangeMs(100_000, { endedAt: 0, tookMs: 100 })).toBe(300);
+  expect(afterChangeMs(100_000, { endedAt: 100_000, tookMs: 1 })).toBe(2_000);
+  expect(afterChangeMs(100_000, { endedAt: 100_000, tookMs: 400 })).toBe(8_000);
+  expect(afterChangeMs(100_000, { endedAt: 100_000, tookMs: 9_000 })).toBe(30_000);
+});
+
+test("nft events without end do not become looks without end", async () => {
+  const { care } = hostCare();
+  care.setPlan(PLAN, new Map());
+  const stop = new AbortController();
+  let looks = 0;
+  const may = (): boolean => {
+    looks++;
+    return true;
+  };
+  const running = care.run(may, stop.signal);
+  // The clock stands still: after the first look, the next one is seconds away.
+  let events = 0;
+  const changes = setInterval(() => {
+    events++;
+    care.nftChanged();
+  }, 5);
+  await vi.waitUntil(() => looks > 0 && events > 300, { timeout: 30_000, interval: 5 });
+  clearInterval(changes);
+  stop.abort();
+  await running;
+  expect(looks).toBe(1);
 });
