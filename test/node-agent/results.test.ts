@@ -138,8 +138,10 @@ describe("after a restart (I2)", () => {
   });
 });
 
-test("no gateway is named for an intent of which nothing is routed", () => {
-  const { results } = story(planOf("10.99.0.1" as IpAddress))("Up", "Up", "Unknown");
+test("no gateway is named for an intent of which nothing is routed, and no move of it is told", () => {
+  const at = story(planOf("10.99.0.1" as IpAddress));
+  const { results, events } = at("Up", "Up", "Unknown");
+  expect([...events, ...at("Up", "Up", "Down").events].filter((event) => event.includes(LAN))).toEqual([]);
   expect(results[LAN]).toMatchObject({ ok: false, reason: "NotReachable" });
   expect(results[LAN]).not.toHaveProperty("nextHop");
   const taken = story(planOf(ROUTER, "198.51.100.0/24"))("Up", "Up", "Up");
