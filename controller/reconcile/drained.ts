@@ -6,8 +6,10 @@ import type { NodeContact, NodeReport } from "./reports.ts";
 
 export interface DrainInput {
   readonly node: string;
+  /** The revision that cordoned it: what a client said before it knew of that may have changed since. */
+  readonly revision: number;
   readonly intents: Iterable<IntentCompileStatus>;
-  readonly report: (node: string) => Pick<NodeReport, "results" | "conditions"> | undefined;
+  readonly report: (node: string) => Pick<NodeReport, "applied" | "results" | "conditions"> | undefined;
   readonly contact: (node: string) => Pick<NodeContact, "connected"> | undefined;
   /** The longest drain timeout has passed: clients that nobody hears from have moved by then. */
   readonly overdue: boolean;
@@ -29,7 +31,7 @@ export function drainedCondition(input: DrainInput): Plain {
   return { type: "Drained", status: "True", reason: idle ? "NoFlowsLeft" : "NotUsed", message: "nothing uses it any more; it can be rebooted" };
 }
 
-function usersOf({ node, intents, report, contact }: DrainInput): Record<"active" | "draining" | "silent", string[]> {
+function usersOf({ node, revision, intents, report, contact }: DrainInput): Record<"active" | "draining" | "silent", string[]> {
   const active = new Set<string>();
   const draining = new Set<string>();
   const silent = new Set<string>();
@@ -37,10 +39,13 @@ function usersOf({ node, intents, report, contact }: DrainInput): Record<"active
     if (id === undefined || ![...gateways, ...(retiring ?? [])].some((one) => one === node)) continue;
     for (const client of nodes) {
       if (client === node) continue;
-      const result = report(client)?.results.get(id);
+      const said = report(client);
+      const result = said?.results.get(id);
       if (contact(client)?.connected !== true || result === undefined) silent.add(client);
       else if (hopsOf(result).includes(node) || hopsAreCut(result)) active.add(client);
       else if (result.draining?.some((one) => one === node) === true) draining.add(client);
+      // It may have moved there since, and its word is under way.
+      else if ((said?.applied?.revision ?? 0) < revision) silent.add(client);
     }
   }
   return { active: [...active], draining: [...draining], silent: [...silent] };

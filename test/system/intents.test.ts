@@ -201,10 +201,10 @@ describe("routes through routers of the LAN", () => {
       eventually(`2,000 destinations of ${node}: ${how}`, 60_000, async () =>
         (await plane.sh(node, `ip route show table all | grep -cE '^198[.]1[89][.][0-9.]+ .*${how}' || true`)).trim() === "2000" ? true : undefined,
       );
+    const began = Date.now();
     await plane.apply(staticRoute("many", "10.116.0.5", byLan), through("do1"));
     await steady(plane, CLIENT, "do1", "egress/many");
-    await Promise.all([goes("do1", "via 10.116.0.5"), goes("do2", "via 10.116.0.5"), goes(CLIENT, "nhid")]);
-    const began = Date.now();
+    await Promise.all([goes("do1", "via 10.116.0.5"), goes("do2", "via 10.116.0.5"), goes(CLIENT, "nhid"), goes("datacenter2", "nhid")]);
     // There and back: a node tells in order, so with the second word of all of them everything about the first move is told.
     const moves = [
       ["10.116.0.5", "10.116.0.12", "do1", "do2"],
@@ -213,15 +213,17 @@ describe("routes through routers of the LAN", () => {
     for (const [, router, , gateway] of moves) {
       await plane.apply(staticRoute("many", router, byLan), through(gateway));
       await steady(plane, CLIENT, gateway, "egress/many");
-      await Promise.all([goes("do1", `via ${router}`), goes("do2", `via ${router}`)]);
+      await Promise.all([goes("do1", `via ${router}`), goes("do2", `via ${router}`), steady(plane, "datacenter2", gateway, "egress/many")]);
     }
     // A StaticRoute selects every node; those of the datacenter cannot reach it, say so in their results, and move nothing.
-    const expected = moves
-      .flatMap(([fromRouter, router, from, gateway]) => [
+    const expected = [
+      ...["datacenter1", "datacenter2"].map((node) => `${node} egress/many goes to do1`),
+      ...["do1", "do2"].map((node) => `${node} staticroute/many goes to 10.116.0.5`),
+      ...moves.flatMap(([fromRouter, router, from, gateway]) => [
         ...["datacenter1", "datacenter2"].map((node) => `${node} egress/many goes from ${from} to ${gateway}`),
         ...["do1", "do2"].map((node) => `${node} staticroute/many goes from ${fromRouter} to ${router}`),
-      ])
-      .sort();
+      ]),
+    ].sort();
     // Each node's own word; what the controller says of a gateway that retires is about the intent, not about a node.
     const told = async (): Promise<string[]> => {
       const { items } = (await plane.controller.call("GET", `/v1/events?since=${began}`)) as { items: EventRecord[] };

@@ -4,7 +4,7 @@ import type { IntentCompileStatus } from "../../../mesh/compile/types.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
 import type { ResourceResult } from "../../../mesh/model/wire.ts";
 
-type Use = "uses" | "drains" | "left" | "silent" | "offline" | "last of many" | "one of others" | "too many to name";
+type Use = "uses" | "drains" | "left" | "silent" | "offline" | "last of many" | "one of others" | "too many to name" | "left before";
 
 const MANY = Array.from({ length: 8 }, (_, i) => `gw-frankfurt-${i}` as NodeName);
 
@@ -24,13 +24,15 @@ function resultOf(use: Use): ResourceResult | undefined {
 function said(uses: Readonly<Record<string, Use>>, more: { readonly noFlows?: boolean; readonly overdue?: boolean } = {}): string {
   const { status, reason } = drainedCondition({
     node: "do1",
+    revision: 7,
     intents: [intent(Object.keys(uses))],
     report(node) {
       const use = uses[node];
       if (use === undefined)
         return { results: new Map(), conditions: more.noFlows === true ? [{ type: NO_FLOWS, status: "True", reason: NO_FLOWS }] : [] };
       const result = resultOf(use);
-      return { results: result === undefined ? new Map() : new Map([["egress/e", result]]) };
+      const applied = { lineage: "l", epoch: 1, revision: use === "left before" ? 6 : 7, seal: "s" };
+      return { applied, results: result === undefined ? new Map() : new Map([["egress/e", result]]) };
     },
     contact: (node) => ({ connected: uses[node] !== "offline" }),
     overdue: more.overdue ?? false,
@@ -50,6 +52,12 @@ describe("a node is drained", () => {
     expect(said({ a: "last of many" })).toBe("False InUse");
     expect(said({ a: "one of others" })).toBe("True NotUsed");
     expect(said({ a: "too many to name" })).toBe("False InUse");
+  });
+
+  test("not by what a client said before it knew: it may have moved there meanwhile", () => {
+    expect(said({ a: "left before" })).toBe("False Waiting");
+    expect(said({ a: "left before" }, { noFlows: true })).toBe("False Waiting");
+    expect(said({ a: "left before" }, { overdue: true })).toBe("True NotUsed");
   });
 
   test("before the drain timeout when the node itself sees no flow any more", () => {
