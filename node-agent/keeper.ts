@@ -29,6 +29,11 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
   let wanted: (() => string) | undefined;
   let written = readIfThere(path);
   let timer: NodeJS.Timeout | undefined;
+  let failed = false;
+  const told = (error: IsthmusError | undefined): void => {
+    failed = error !== undefined;
+    onResult(error);
+  };
   /** What a write that is under way writes; a flush takes it over. */
   let writing: { readonly text: string; taken: boolean } | undefined;
 
@@ -41,18 +46,22 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
     const text = wanted?.();
     if (writing !== undefined || text === undefined) return;
     wanted = undefined;
-    if (text === written) return;
+    if (text === written) {
+      // What found no room is no longer wanted: the file says what it should.
+      if (failed) told(undefined);
+      return;
+    }
     const mine = { text, taken: false };
     writing = mine;
     try {
       await writeLater(path, text, () => !mine.taken);
       if (mine.taken) return;
       written = text;
-      onResult(undefined);
+      told(undefined);
     } catch (thrown) {
       if (mine.taken) return;
       wanted ??= () => text;
-      onResult(writeFailure(path, thrown));
+      told(writeFailure(path, thrown));
       schedule(RETRY_MS);
     } finally {
       writing = undefined;
@@ -77,7 +86,7 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
         written = text;
       } catch (thrown) {
         wanted = () => text;
-        onResult(writeFailure(path, thrown));
+        told(writeFailure(path, thrown));
       }
     },
   };

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -43,6 +43,22 @@ test("a write that fails is told and leaves the last good file", async () => {
   chmodSync(join(folder, "gone"), 0o700);
   keeper.flush();
   expect(readFileSync(path, "utf8")).toBe("a");
+});
+
+test("a failure is over, too, when what found no room is no longer wanted", async () => {
+  const [path, aside] = [join(folder, "there", "x.json"), join(folder, "aside")];
+  mkdirSync(join(folder, "there"));
+  const told: (IsthmusError | undefined)[] = [];
+  const keeper = createKeeper({ path, afterMs: 1, onResult: (error) => told.push(error) });
+  keeper.set(() => "as before");
+  await eventually("written", () => told.length === 1);
+  renameSync(join(folder, "there"), aside);
+  keeper.set(() => "of a moment");
+  await eventually("told", () => told.at(-1) !== undefined);
+  renameSync(aside, join(folder, "there"));
+  keeper.set(() => "as before");
+  await eventually("no failure any more", () => told.at(-1) === undefined, 40_000);
+  expect(readFileSync(path, "utf8")).toBe("as before");
 });
 
 test("a flush beside a write that is under way leaves the newest text, also after that write ends", async () => {
