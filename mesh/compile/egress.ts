@@ -47,6 +47,7 @@ export function compileEgress(context: Context, egress: Resource<"EgressGateway"
       uplink: health.uplink ?? [],
       uplinkIntervalMs: durationMs(health.uplinkInterval),
       threshold: health.threshold,
+      holdDownMs: durationMs(health.holdDown),
     },
     destinations: destinations.cidrs,
   };

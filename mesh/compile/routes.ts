@@ -74,7 +74,13 @@ function nodeRoute(context: Context, route: Resource<"MeshRoute">, names: readon
     },
     gateways,
     clients,
-    serve: { snat: { type: "None" }, uplink: uplinkChecks(spec.health), uplinkIntervalMs: intervalMs, threshold: spec.health.threshold },
+    serve: {
+      snat: { type: "None" },
+      uplink: uplinkChecks(spec.health),
+      uplinkIntervalMs: intervalMs,
+      threshold: spec.health.threshold,
+      holdDownMs: durationMs(spec.health.holdDown),
+    },
     destinations: destinations.cidrs,
   };
   const status: IntentCompileStatus = {

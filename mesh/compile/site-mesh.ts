@@ -72,7 +72,13 @@ function draftOf(id: PathId, gateways: readonly Gateway[], clients: readonly Nod
     plan: { created: 0, ...times, ...PATH_DEFAULTS, snat },
     gateways,
     clients,
-    serve: { snat, uplink: [], uplinkIntervalMs: durationMs(health.uplinkInterval), threshold: health.threshold },
+    serve: {
+      snat,
+      uplink: [],
+      uplinkIntervalMs: durationMs(health.uplinkInterval),
+      threshold: health.threshold,
+      holdDownMs: durationMs(health.holdDown),
+    },
     destinations,
   };
 }

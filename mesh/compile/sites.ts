@@ -115,7 +115,13 @@ export function compileSite(context: Context, site: Resource<"Site">, ownership:
     },
     gateways,
     clients,
-    serve: { snat: { type: site.spec.snat }, uplink: [], uplinkIntervalMs: durationMs(health.uplinkInterval), threshold: health.threshold },
+    serve: {
+      snat: { type: site.spec.snat },
+      uplink: [],
+      uplinkIntervalMs: durationMs(health.uplinkInterval),
+      threshold: health.threshold,
+      holdDownMs: durationMs(health.holdDown),
+    },
     destinations: effective,
   };
   return {

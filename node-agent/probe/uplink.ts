@@ -3,6 +3,7 @@
  * check has answered or missed its first deadlines nothing is known, and a gateway should say nothing (`settled`).
  */
 import { durationMs } from "../../mesh/model/scalars.ts";
+import type { HealthConfig } from "../../mesh/elect/health.ts";
 import type { UplinkCheck } from "../../mesh/model/health.ts";
 import type { PathId, ServePlan } from "../../mesh/model/plan.ts";
 import { createCheck, type Check, type CheckPorts, type CheckSpec } from "./check.ts";
@@ -17,8 +18,8 @@ export interface UplinkMonitor {
   close(): void;
 }
 
-/** An uplink counts as up again after so long without a miss; doubles with flapping. */
-const QUIET_MS = durationMs("1s");
+/** An uplink counts as up again after so long without a miss, or the intent's hold-down where that is shorter; doubles with flapping. */
+const LONGEST_QUIET_MS = durationMs("1s");
 
 export function createUplinkMonitor(ports: CheckPorts): UplinkMonitor {
   const checks = new Map<string, Check>();
@@ -39,14 +40,15 @@ export function createUplinkMonitor(ports: CheckPorts): UplinkMonitor {
   };
   return {
     setServes(serves) {
-      const wanted = new Map<string, { spec: CheckSpec; intervalMs: number; threshold: number }>();
+      const wanted = new Map<string, { spec: CheckSpec; config: HealthConfig }>();
       paths.clear();
-      for (const [id, { uplink, uplinkIntervalMs: intervalMs, threshold }] of serves) {
+      for (const [id, { uplink, uplinkIntervalMs: intervalMs, threshold, holdDownMs }] of serves) {
+        const config = { intervalMs, threshold, holdDownMs: Math.min(holdDownMs, LONGEST_QUIET_MS) };
         const keys = uplink.flatMap((check) => {
           const spec = specOf(check);
           if (spec === undefined) return [];
-          const key = JSON.stringify([spec, intervalMs, threshold]);
-          wanted.set(key, { spec, intervalMs, threshold });
+          const key = JSON.stringify([spec, config]);
+          wanted.set(key, { spec, config });
           return [key];
         });
         paths.set(id, keys);
@@ -56,8 +58,8 @@ export function createUplinkMonitor(ports: CheckPorts): UplinkMonitor {
         check.close();
         checks.delete(key);
       }
-      for (const [key, { spec, intervalMs, threshold }] of wanted) {
-        if (!checks.has(key)) checks.set(key, createCheck(spec, { intervalMs, threshold, holdDownMs: QUIET_MS }, ports, tell));
+      for (const [key, { spec, config }] of wanted) {
+        if (!checks.has(key)) checks.set(key, createCheck(spec, config, ports, tell));
       }
       tell();
     },

@@ -21,7 +21,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const serving = (type: "icmp" | "tcp"): Plan => ({
   ...PLAN,
-  serves: new Map([["egress/web", { snat: { type: "None" }, uplink: [{ type } as never], uplinkIntervalMs: 100, threshold: 3 }]]),
+  serves: new Map([["egress/web", { snat: { type: "None" }, uplink: [{ type } as never], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000 }]]),
 });
 const routing = (type: GatewayHealth["type"]): Plan => ({
   ...PLAN,

@@ -183,6 +183,7 @@ describe("the rest of the spec", () => {
       uplink: [{ type: "icmp", icmp: { address: "34.160.111.145" } }],
       uplinkIntervalMs: 2000,
       threshold: 5,
+      holdDownMs: 60_000,
     });
   });
 

@@ -197,7 +197,7 @@ describe("desiredKernel", () => {
 
   it("translates as the intent says, the more specific path first", () => {
     const base = gatewayInput();
-    const serve = (snat: "None" | "Masquerade") => ({ snat: { type: snat }, uplink: [], uplinkIntervalMs: 100, threshold: 3 });
+    const serve = (snat: "None" | "Masquerade") => ({ snat: { type: snat }, uplink: [], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000 });
     const inner: PathId = "egress/inner";
     const two = {
       ...base,
@@ -230,7 +230,9 @@ describe("desiredKernel", () => {
   it("forwards and translates new flows to what it serves and to what clients may not have heard of yet, only running ones to the rest", () => {
     const base = gatewayInput();
     const nftOf = (parts: object) => {
-      const serves = new Map([[EGRESS, { snat: { type: "Masquerade" as const }, uplink: [], uplinkIntervalMs: 100, threshold: 3, ...parts }]]);
+      const serves = new Map([
+        [EGRESS, { snat: { type: "Masquerade" as const }, uplink: [], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000, ...parts }],
+      ]);
       return stateOf({ ...base, plan: { ...base.plan, paths: new Map([[EGRESS, path(["34.0.0.0/16"], ["do1"])]]), serves } }).nft!;
     };
     const rulesOf = (parts: object): string[] =>
@@ -260,7 +262,7 @@ describe("desiredKernel", () => {
         ...own,
         self: { ...own.self, subnets },
         paths: new Map([[site, path(["192.168.88.0/24"], ["dc1"])]]),
-        serves: new Map([[site, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]),
+        serves: new Map([[site, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000 }]]),
       },
     });
     expect(stateOf(gateway).nft!.sets.get("lan4_site")).toEqual(subnets);

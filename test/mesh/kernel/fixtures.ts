@@ -115,7 +115,7 @@ export function gatewayInput(parts: Partial<DesiredInput> = {}): DesiredInput {
   return input({
     plan: plan("do1", {
       paths: new Map([[EGRESS, path(["34.160.111.145/32", "2001:db8::/32"], ["do1", "do2"])]]),
-      serves: new Map([[EGRESS, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]),
+      serves: new Map([[EGRESS, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000 }]]),
       clients: new Map([[node("dc1"), { paths: [EGRESS] }]]),
     }),
     host: host({

@@ -52,7 +52,7 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
 
   const gateway = async (machine: Machine, name: "do1" | "do2"): Promise<KernelState> => {
     const parts: Partial<Plan> = {
-      serves: new Map([[EGRESS, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]),
+      serves: new Map([[EGRESS, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000 }]]),
       clients: new Map([[node("dc1"), { paths: [EGRESS] }]]),
     };
     return desiredKernel(input({ plan: planOf(name, parts), host: await machine.hostFacts(), publicKey: machine.publicKey })).state;

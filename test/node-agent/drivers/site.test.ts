@@ -36,7 +36,7 @@ describe.runIf(isRoot)("a site's subnet", () => {
     const gatewayPlan: Plan = {
       ...common,
       self: { name: node("dc1"), index: 1, site: peers.get(node("dc1"))!.s, labels: {}, advertise: [], subnets: [cidr("172.20.88.0/24")] },
-      serves: new Map([[SITE, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3 }]]),
+      serves: new Map([[SITE, { snat: { type: "Masquerade" }, uplink: [], uplinkIntervalMs: 100, threshold: 3, holdDownMs: 5_000 }]]),
       clients: new Map([[node("do1"), { paths: [SITE] }]]),
     };
     const remotePlan: Plan = {

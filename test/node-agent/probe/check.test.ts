@@ -39,11 +39,12 @@ function fakePing(alive: Set<string>): { spawn: SpawnLines; started: string[]; r
   return { spawn, started, running: () => running };
 }
 
-const serve = (uplink: object[]): ServePlan => ({
+const serve = (uplink: object[], holdDownMs = 5_000): ServePlan => ({
   snat: { type: "Masquerade" },
   uplink: uplink.map((check) => UplinkCheck.parse(check)),
   uplinkIntervalMs: 20,
   threshold: 3,
+  holdDownMs,
 });
 const listen = async (server: Server): Promise<number> => {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -78,6 +79,25 @@ describe("uplinks", () => {
     expect(told).toBe(2);
     alive.add("192.0.2.2");
     await eventually(() => expect(monitor.downPaths()).toEqual(["egress/one"]));
+  });
+
+  test("without a hold-down an uplink that is back is used at once, however often it flaps", async () => {
+    const alive = new Set(["192.0.2.1"]);
+    const monitor = createUplinkMonitor({ spawn: fakePing(alive).spawn, clock: monotonic });
+    cleanups.push(() => monitor.close());
+    const check = { type: "icmp", icmp: { address: "192.0.2.1" } };
+    monitor.setServes(
+      new Map<PathId, ServePlan>([
+        ["egress/at-once", serve([check], 0)],
+        ["egress/held", serve([check])],
+      ]),
+    );
+    for (let i = 0; i < 5; i++) {
+      alive.delete("192.0.2.1");
+      await eventually(() => expect(monitor.downPaths()).toContain("egress/at-once"));
+      alive.add("192.0.2.1");
+      await eventually(() => expect(monitor.downPaths()).toEqual(["egress/held"]));
+    }
   });
 
   test("a check whose target never answered does take the path down, once the first deadlines have passed", async () => {
