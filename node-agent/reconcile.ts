@@ -57,7 +57,7 @@ export interface Pass {
   readonly mute: readonly string[];
   readonly failures: readonly ApplyResult[];
   readonly operations: number;
-  /** From the wake-up to the last operation. */
+  /** From the start of the pass to its last operation; what a wake-up waited for the pass before is not in it. */
   readonly tookMs: number;
 }
 

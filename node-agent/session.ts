@@ -211,6 +211,8 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
     async run(signal) {
       let failures = 0;
       while (!signal.aborted) {
+        // Also what is asked for while a connection ends is not waited for.
+        hurry = new AbortController();
         for (const address of ports.controllers()) {
           if (signal.aborted) return;
           const started = performance.now();
@@ -221,7 +223,6 @@ export function createSession(initial: Holdings, ports: SessionPorts): Session {
           if (error.code === "CertificateExpired") await ports.renew().catch((thrown: unknown) => ports.log(asIsthmusError(thrown).message));
         }
         failures++;
-        hurry = new AbortController();
         await pause(backoffMs(failures, BACKOFF, Math.random()), signal, hurry.signal);
       }
     },

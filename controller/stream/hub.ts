@@ -130,7 +130,8 @@ export function createHub(options: HubOptions): Hub {
       inFlight -= size;
       pump();
     };
-    const patience = setTimeout(leave, PATIENCE_MS);
+    // Patience with one who reads slowly keeps no controller from ending.
+    const patience = setTimeout(leave, PATIENCE_MS).unref();
     receiver.write(message, leave);
   }
 

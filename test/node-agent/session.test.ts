@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join as joinPath } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { IsthmusError } from "../../mesh/errors.ts";
 import { formatJoinToken } from "../../mesh/model/token.ts";
 import type { ControllerMessage, JoinResponse } from "../../mesh/model/wire.ts";
@@ -80,6 +80,7 @@ interface Started {
   readonly remotes: (string | undefined)[];
   /** Of this machine. */
   readonly addresses: Set<string>;
+  onDisconnected: () => void;
 }
 
 function start(fake: FakeController, addresses = [fake.address]): Started {
@@ -93,6 +94,7 @@ function start(fake: FakeController, addresses = [fake.address]): Started {
     removed: 0,
     remotes: [] as (string | undefined)[],
     addresses: new Set(["127.0.0.1"]),
+    onDisconnected: () => {},
   };
   const session = createSession(cached.state === "read" ? cached.holdings : NOTHING_HELD, {
     who: { node: "a", version: "0", bootId: "b", machineId: "m" },
@@ -103,7 +105,10 @@ function start(fake: FakeController, addresses = [fake.address]): Started {
     renew: async () => {},
     onHoldings: (holdings) => void result.plans.push(holdings),
     onConnected: (_address, _now, remote) => void result.remotes.push(remote),
-    onDisconnected: (error) => void result.errors.push(error),
+    onDisconnected(error) {
+      result.errors.push(error);
+      result.onDisconnected();
+    },
     onRemoved: () => void result.removed++,
     onAsk: async (what, body) => (what === "status" ? { asked: body } : Promise.reject(new Error("no"))),
     log: () => {},
@@ -218,6 +223,25 @@ describe("session", () => {
     agent.addresses.add("127.0.0.1");
     await eventually("connection", () => agent.session.connected !== undefined, 10_000);
   });
+
+  test("a new connection that is asked for while one ends comes at once", async () => {
+    const fake = await controller();
+    await joinWith(tokenFor([fake.address]));
+    fake.refuseWith = 401;
+    // No back-off ends while this clock stands still.
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const agent = start(fake);
+      agent.onDisconnected = () => {
+        if (agent.errors.length === 1) agent.session.reconnect();
+      };
+      const deadline = performance.now() + 10_000;
+      while (agent.errors.length < 2 && performance.now() < deadline) await new Promise((done) => setImmediate(done));
+      expect(agent.errors.length).toBe(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  }, 20_000);
 
   test("goes on to the next controller, and survives refusals without losing its plan", async () => {
     const fake = await controller();
