@@ -112,7 +112,8 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   const superseded = new Set([...(await store.notes(SUPERSEDED)).keys()].map((key) => key.slice(SUPERSEDED.length)));
   /** Foreign lineages that were met in this recovery; one by node, so that no node fills the store with them. */
   const foreign = new Map<NodeName, string>();
-  let lastNews = now();
+  /** On the clock of `performance.now`: setting the other one ends no Recovery before its time, and holds none up. */
+  let lastNews = performance.now();
   let reported = new Set<string>();
   let beginning: Promise<void> = Promise.resolve();
 
@@ -124,7 +125,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     const epoch = active && known === state.epoch ? state.epoch : known + 1;
     state = await store.raise({ epoch, revision: Math.max(seen.revision, state.revision) + 1, recovering: true });
     mirror.advance(state.revision);
-    lastNews = now();
+    lastNews = performance.now();
     if (active) return;
     active = true;
     reported = new Set();
@@ -149,7 +150,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
         newUid,
       }),
     );
-    lastNews = now();
+    lastNews = performance.now();
     const granted = grantsOf(node);
     const issued = new Date(new X509Certificate(principal.certificate).validToDate.getTime() - NODE_DAYS * DAY_MS).toISOString();
     const since =
@@ -228,7 +229,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       if (!active) return;
       options.probe();
       // A node that holds more than we know proves that something is still lost: then only a person may say that it is gone.
-      if (now() - lastNews > quietMs && missing().length === 0 && options.surplus().size === 0)
+      if (performance.now() - lastNews > quietMs && missing().length === 0 && options.surplus().size === 0)
         await end("all nodes have reported, and none holds more than the store");
     },
   };

@@ -170,7 +170,7 @@ export function createAgents(options: AgentsOptions): Agents {
       if (result?.reason !== "GatewayDown") continue;
       const left = hopsOf(before?.get(id) ?? {}).filter((node) => !hopsAreCut(result) && !hopsOf(result).includes(node));
       for (const { session, ws } of left.flatMap((node) => connections.get(node as NodeName) ?? [])) {
-        session.doubtedAt = now();
+        session.doubtedAt = performance.now();
         ws.ping();
       }
     }
@@ -253,7 +253,6 @@ export function createAgents(options: AgentsOptions): Agents {
           flood: (what) => floods.tell(principal.name, what),
         },
         allowance,
-        now,
       );
     },
     remove(node) {
@@ -271,8 +270,9 @@ export function createAgents(options: AgentsOptions): Agents {
     },
     sweep() {
       floods.sweep(sessions);
+      const now = performance.now();
       for (const { session, ws } of connections.values()) {
-        const state = silence(session, now());
+        const state = silence(session, now);
         if (state === "dead") ws.terminate();
         else if (state === "ping") ws.ping();
       }

@@ -23,7 +23,7 @@ const FAREWELL_MS = 1_000;
 
 export interface AgentSession extends Receiver {
   readonly bootId: string;
-  readonly since: number;
+  /** On the clock of `performance.now`, as all times here: a clock that is set would make every session look dead. */
   lastHeard: number;
   /** When it was asked for a sign of life because another node stopped using it. */
   doubtedAt?: number;
@@ -77,7 +77,7 @@ interface Asked {
   readonly timer: NodeJS.Timeout;
 }
 
-export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, allowance: Allowance, now: () => number): void {
+export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, allowance: Allowance): void {
   let session: (AgentSession & { greeted: boolean }) | undefined;
   const asked = new Map<string, Asked>();
   const outbox = createOutbox(socket);
@@ -91,8 +91,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       greeted: false,
       node,
       bootId: hello.bootId,
-      since: now(),
-      lastHeard: now(),
+      lastHeard: performance.now(),
       views: new Set(),
       suspects: new Set(),
       surplus: new Set(),
@@ -139,7 +138,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       return;
     }
     if (session?.greeted !== true) return;
-    session.lastHeard = now();
+    session.lastHeard = performance.now();
     switch (message.t) {
       case "beat":
         return handlers.beat(session, message.views);
@@ -197,7 +196,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     }
   });
   ws.on("pong", () => {
-    if (session !== undefined) session.lastHeard = now();
+    if (session !== undefined) session.lastHeard = performance.now();
   });
   ws.on("error", () => ws.terminate());
   ws.on("close", () => {

@@ -56,3 +56,38 @@ test("a Recovery that a full disk kept from beginning begins when the agent call
   await store.close();
   folder.remove();
 });
+
+test("setting the controller's clock ends no Recovery before its quiet time", async () => {
+  const folder = temporaryFolder();
+  const store = openSqliteStore(join(folder.path, "store.db"));
+  await store.raise({ recovering: true });
+  const mirror = await openMirror(store, (error) => {
+    throw error;
+  });
+  let now = Date.now();
+  const open = (quietMs: number) =>
+    openRecovery({
+      store,
+      mirror,
+      events: { record: () => {} } as unknown as Events,
+      now: () => now,
+      newUid: () => "uid",
+      seals: openSeals(join(folder.path, "pki")),
+      surplus: () => new Map(),
+      probe: () => {},
+      onChange: () => {},
+      quietMs,
+    });
+  const patient = await open(3_600_000);
+  const hasty = await open(-1);
+  now += 24 * 3_600_000;
+  await patient.check();
+  expect(patient.active).toBe(true);
+  // With a clock that was set back the quiet time still ends.
+  now -= 48 * 3_600_000;
+  await hasty.check();
+  expect(hasty.active).toBe(false);
+  await mirror.close();
+  await store.close();
+  folder.remove();
+});
