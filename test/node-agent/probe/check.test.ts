@@ -92,6 +92,7 @@ describe("uplinks", () => {
         ["egress/held", serve([check])],
       ]),
     );
+    await eventually(() => expect(monitor.settled()).toBe(true));
     for (let i = 0; i < 5; i++) {
       alive.delete("192.0.2.1");
       await eventually(() => expect(monitor.downPaths()).toContain("egress/at-once"));
