@@ -97,7 +97,7 @@ export async function runAgent(options: CommonOptions): Promise<void> {
     throw new IsthmusError("NotFound", `this machine has not joined a network (${at.identity} does not exist)`, {
       remedy: "run `isthmus join TOKEN`",
     });
-  const lock = await takeLock(at.run);
+  const lock = await takeLock(at.run, log);
   const keep = setTimeout(flushCompileCache, KEEP_COMPILED_MS).unref();
   try {
     const kernel = kernelOf(at, log);
@@ -120,9 +120,9 @@ export async function leaveCommand(options: CommonOptions): Promise<Joined> {
   requireRoot("leaving");
   if (readIdentity(at) === undefined)
     throw new IsthmusError("NotFound", "this machine has not joined a network", { remedy: "nothing to leave; `isthmus cleanup` removes leftovers" });
-  if (await isRunning()) {
+  if (await isRunning(at.run)) {
     const left = (await askAgent(at, "POST", "/leave", signal)) as Joined;
-    await agentEnds(signal);
+    await agentEnds(at, signal);
     return left;
   }
   // No agent: one runs here just long enough to say farewell.
@@ -141,7 +141,7 @@ export async function cleanupCommand(options: CommonOptions): Promise<string[]> 
   const { signal, log, at } = common(options);
   requireRoot("cleaning up");
   const done = (await removeUnit({ stop: true }, signal)) ? ["removed isthmus-agent.service"] : [];
-  if (await isRunning())
+  if (await isRunning(at.run))
     throw new IsthmusError("AlreadyRunning", "the agent still runs", {
       remedy: `Run \`isthmus leave\` to be forgotten by the controller too, or stop the agent (\`kill ${readIfThere(pidFileOf(at.run))?.trim() ?? "PID"}\`) and clean up again.`,
     });
@@ -225,9 +225,9 @@ function askAgent(at: Places, method: string, path: string, signal: AbortSignal)
 }
 
 /** A removed agent takes its traces away before it ends. */
-async function agentEnds(signal: AbortSignal): Promise<void> {
+async function agentEnds(at: Places, signal: AbortSignal): Promise<void> {
   const deadline = Date.now() + 20_000;
-  while (await isRunning()) {
+  while (await isRunning(at.run)) {
     if (Date.now() > deadline)
       throw new IsthmusError("Timeout", "the node was removed, but the agent still cleans up", {
         remedy: "see its log; `isthmus cleanup` removes what is left",

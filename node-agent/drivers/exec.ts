@@ -16,12 +16,16 @@ const PACKAGES: Readonly<Record<string, string>> = {
   iptables: "iptables",
   ping: "iputils-ping",
   conntrack: "conntrack",
+  ss: "iproute2",
+  flock: "util-linux",
 };
 
 export interface RunOptions {
   readonly input?: string;
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
+  /** A descriptor of ours that is the tool's standard input. */
+  readonly stdin?: number;
 }
 
 export interface Ran {
@@ -38,7 +42,8 @@ const ENVIRONMENT = { LC_ALL: "C" };
  */
 export async function run(tool: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
   const child = execa(tool, args, {
-    ...(options.input === undefined ? { stdin: "ignore" as const } : { input: options.input }),
+    // Its types know the numbers of the standard streams only.
+    ...(options.input === undefined ? { stdin: (options.stdin ?? "ignore") as 0 | "ignore" } : { input: options.input }),
     timeout: options.timeoutMs ?? 15_000,
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     reject: false,
