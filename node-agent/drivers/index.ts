@@ -18,6 +18,7 @@ import { createRoutesLook } from "./routes.ts";
 import { observeRules } from "./rules.ts";
 import { observeSysctls } from "./sysctl.ts";
 import { kernelHasWireguard, observeWireguard, rememberYes } from "./wireguard.ts";
+import { boundLogs } from "./wireguard-go.ts";
 import { createWireguardLook } from "./wireguard-look.ts";
 
 export interface KernelOptions {
@@ -71,6 +72,7 @@ export function createKernel(options: KernelOptions): Kernel {
   const lookAtRoutes = createRoutesLook();
   const context: ApplyContext = { privateKeyFile: options.privateKeyFile, runDir: options.runDir, hostsFile, records, kernelWireguard, look };
   const observe = async (): Promise<KernelState> => {
+    boundLogs(options.runDir);
     const [wireguard, addresses, nexthops, routes, rules, nft] = await Promise.all([
       observeWireguard(look),
       observeAddresses(),

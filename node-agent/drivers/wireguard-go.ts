@@ -2,7 +2,21 @@
  * WireGuard in user space, where the kernel has none. Its process belongs to nobody: it must live on when the agent's
  * process group or control group is killed (DATAPLANE §6).
  */
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -12,6 +26,9 @@ import { missing, must, run, startDetached } from "./exec.ts";
 const SOCKETS = "/var/run/wireguard";
 const START_DEADLINE_MS = 5_000;
 const END_DEADLINE_MS = 2_000;
+const MOST_LOG_BYTES = 1024 * 1024;
+/** Its last words are at the end of it. */
+const WORDS_BYTES = 4096;
 
 export function socketOf(name: string): string {
   return join(SOCKETS, `${name}.sock`);
@@ -28,6 +45,7 @@ export async function startWireguardGo(name: string, runDir: string): Promise<vo
   if (systemdOwnsThisHost()) return startUnderSystemd(name);
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
   const logFile = join(runDir, `wireguard-go.${name}.log`);
+  boundLogs(runDir);
   const pid = await startDetached("wireguard-go", ["-f", name], logFile);
   leaveControlGroup(pid);
   writeFileSync(pidFile(runDir, name), `${pid} ${processState(pid)?.startTime ?? ""}\n`, { mode: 0o600 });
@@ -50,6 +68,30 @@ export async function killWireguardGo(name: string, runDir: string): Promise<voi
   }
   rmSync(pidFile(runDir, name), { force: true });
   rmSync(socketOf(name), { force: true });
+}
+
+/**
+ * Where systemd does not take what the processes say, nobody else does: one whose uplink is away for a night would fill /run with a line
+ * per peer and attempt. They append, so that a log that is emptied goes on from its beginning.
+ */
+export function boundLogs(runDir: string): void {
+  if (!existsSync(runDir)) return;
+  for (const name of readdirSync(runDir)) {
+    const file = join(runDir, name);
+    if (/^wireguard-go\..*\.log$/.test(name) && (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > MOST_LOG_BYTES) truncateSync(file);
+  }
+}
+
+function endOf(file: string): string {
+  if (!existsSync(file)) return "";
+  const handle = openSync(file, "r");
+  try {
+    const from = Math.max(0, fstatSync(handle).size - WORDS_BYTES);
+    const bytes = Buffer.alloc(WORDS_BYTES);
+    return bytes.toString("utf8", 0, readSync(handle, bytes, 0, WORDS_BYTES, from));
+  } finally {
+    closeSync(handle);
+  }
 }
 
 /** Process ids are given again: it is ours while it began when ours did. */
@@ -139,8 +181,8 @@ async function untilAnswers(name: string, alive: () => boolean, logFile: string)
     if (!alive()) break;
   }
   // Not the frame with advice that it draws at every start.
-  const lines = existsSync(logFile) ? readFileSync(logFile, "utf8").split("\n") : [];
-  const said = lines
+  const said = endOf(logFile)
+    .split("\n")
     .filter((line) => line.trim() !== "" && !/^[┌│└]/.test(line))
     .slice(-2)
     .join("; ");

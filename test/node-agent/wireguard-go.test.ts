@@ -1,8 +1,9 @@
 /** A wireguard-go that is made up: what a start that fails says. */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { createKernel } from "../../node-agent/drivers/index.ts";
 import { isUserspace, socketOf, startWireguardGo } from "../../node-agent/drivers/wireguard-go.ts";
 import { isRoot } from "./netns.ts";
 
@@ -42,6 +43,21 @@ describe.runIf(isRoot && !existsSync("/run/systemd/system"))("the start of a wir
   test("that gives up without a word is not told by the frame that the program draws at every start", async () => {
     becomes(`console.error("┌────┐\\n│ use the kernel module │\\n└────┘"); process.kill(process.pid, "SIGKILL");`);
     await expect(startWireguardGo(NAME, folder)).rejects.toMatchObject({ message: `wireguard-go did not start for ${NAME}` });
+  });
+
+  test("that gives up after a night of complaints is an error with its last words, and the complaints are not kept for ever", async () => {
+    const log = join(folder, `wireguard-go.${NAME}.log`);
+    becomes(`require("fs").writeSync(1, "unreachable\\n".repeat(300_000) + "no room\\n"); process.kill(process.pid, "SIGKILL");`);
+    await expect(startWireguardGo(NAME, folder)).rejects.toMatchObject({ message: expect.stringMatching(/: unreachable; no room$/) as string });
+    const kernel = createKernel({ dataDir: folder, runDir: folder, privateKeyFile: join(folder, "none") });
+    expect(statSync(log).size).toBeGreaterThan(3_000_000);
+    await kernel.observe();
+    expect(statSync(log).size).toBe(0);
+    // What is of a usual size stays.
+    becomes(`require("fs").writeSync(1, "no room\\n"); process.kill(process.pid, "SIGKILL");`);
+    await expect(startWireguardGo(NAME, folder)).rejects.toThrow("no room");
+    await kernel.observe();
+    expect(readFileSync(log, "utf8")).toBe("no room\n");
   });
 
   test("is over when it answers", async () => {
