@@ -69,7 +69,8 @@ export interface Dialer {
   round(plan: Plan, links: Links, families: ReadonlySet<Family>, status: WgStatus, now: number, random?: () => number): DialRound;
   /**
    * What to write into the kernel. A proven endpoint is left out where the peer stands already: it may roam at any time, and
-   * writing an endpoint that is a second old would undo it.
+   * writing an endpoint that is a second old would undo it. So is one that is only tried, once the peer has come by itself: a
+   * gateway that is back from a reboot would be sent away again, and be silent for all the turns until WireGuard dials anew.
    */
   dialFor(observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
   /** What is dialed for a peer of an interface now. */
@@ -147,7 +148,8 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
     dialFor(observed) {
       const dial = new Map<NodeName, PeerDial>();
       for (const { slot, endpoint, proven } of dials) {
-        if (proven && observed.wireguard.get(slot.ifname)?.peers.get(slot.publicKey)?.endpoint !== undefined) continue;
+        const seen = observed.wireguard.get(slot.ifname)?.peers.get(slot.publicKey);
+        if (seen?.endpoint !== undefined && (proven || cameSince(seen, histories.get(`${slot.kind}/${slot.node}`)))) continue;
         dial.set(slot.node, { ...dial.get(slot.node), [slot.kind]: endpoint });
       }
       return dial;
@@ -214,6 +216,11 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
     },
     flush: () => keeper.flush(),
   };
+}
+
+/** A handshake since the present turn began, as WireGuard tells it, in whole seconds. Turns begin with a new session. */
+function cameSince({ latestHandshake = 0 }: Partial<WgPeerSeen>, history: DialHistory | undefined): boolean {
+  return history !== undefined && latestHandshake > 0 && latestHandshake >= Math.floor(history.since / 1_000);
 }
 
 /** Every peer of every interface of ours that the plan wants. */
