@@ -46,6 +46,8 @@ export interface HealthState {
   readonly answered: Uint8Array;
   /** Answers to probes up to this one prove life but say nothing about the round trip: the window was void. */
   voidSeq: number;
+  /** Up to this probe a late answer tells how long the silence was, not how long the way is. */
+  silentSeq: number;
   srttMs: number | undefined;
   rttvarMs: number;
   /** Misses in a row. */
@@ -88,6 +90,7 @@ export function createLinkHealth(config: HealthConfig, now: number): HealthState
     sentAt: new Float64Array(RING),
     answered: new Uint8Array(RING),
     voidSeq: 0,
+    silentSeq: 0,
     srttMs: undefined,
     rttvarMs: 0,
     missed: 0,
@@ -134,7 +137,8 @@ export function onAnswer(h: HealthState, seq: number, now: number): boolean {
   if (seq < 1 || seq > h.lastSeq || seq <= h.lastSeq - RING || h.answered[seq & (RING - 1)] === 1) return false;
   h.answered[seq & (RING - 1)] = 1;
   const sentAt = h.sentAt[seq & (RING - 1)] ?? now;
-  if (seq > h.voidSeq) sample(h, Math.max(0, now - sentAt));
+  if (h.verdict !== "Up" && h.quietSince === undefined) h.silentSeq = seq === h.lastSeq ? seq - 1 : h.lastSeq;
+  if (seq > h.voidSeq && seq > h.silentSeq) sample(h, Math.max(0, now - sentAt));
   if (seq > h.lastAnswerSeq) {
     if (seq - h.lastAnswerSeq > 2) h.resumedSentAt = sentAt;
     h.lastAnswerSeq = seq;

@@ -25,6 +25,8 @@ export interface CheckPorts {
 
 /** An attempt that has neither worked nor failed by then is given up, so that attempts never pile up. */
 const ATTEMPT_MS = 2_000;
+/** A SYN is sent again after a second. What is answered then would be taken for a long round trip, and stretch the deadlines. */
+const CONNECT_MS = 950;
 /** Intervals without a word of `ping`, which otherwise says something in each. */
 const PING_SILENCE = 2;
 
@@ -83,7 +85,7 @@ export function createCheck(spec: CheckSpec, config: HealthConfig, { spawn, cloc
     const seq = onSent(health, clock.now());
     const abort = new AbortController();
     attempts.add(abort);
-    const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(ATTEMPT_MS)]);
+    const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(spec.type === "tcp" ? CONNECT_MS : ATTEMPT_MS)]);
     const work = spec.type === "tcp" ? tryTcp(spec, signal) : tryHttp(spec, signal);
     void work.then((ok) => {
       attempts.delete(abort);

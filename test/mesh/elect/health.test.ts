@@ -74,6 +74,26 @@ describe("one link", () => {
     expect(linkView(name, link)).toMatchObject({ verdict: "Up", since: 250 });
   });
 
+  test.each([0, 5_000])("what waited out a silence is no measure of the way: hold-down of %s ms", (holdDownMs) => {
+    const link = createLinkHealth({ ...config, holdDownMs }, 0);
+    drive([link], 0, 1_000, () => 10);
+    // Like a TCP handshake or WireGuard's queue: all is answered together when the way is back.
+    drive([link], 1_000, 3_005, (_, at) => 3_000 - at || undefined);
+    drive([link], 3_100, 3_200, () => 10);
+    expect(deadlineMs(link)).toBe(config.intervalMs);
+    drive([link], 3_200, 9_000, () => 10);
+    expect(link.verdict).toBe("Up");
+    drive([link], 9_000, 9_405, () => undefined);
+    expect(link.verdict).toBe("Down");
+  });
+
+  test("nor is it before the first answer ever", () => {
+    const link = createLinkHealth(config, 0);
+    drive([link], 0, 2_005, (_, at) => 2_000 - at || undefined);
+    drive([link], 2_100, 2_200, () => 10);
+    expect(linkView(name, link)).toMatchObject({ verdict: "Up", srttMs: 10 });
+  });
+
   test("after Down it must answer for the quiet period; until then it is a last resort", () => {
     const link = createLinkHealth(config, 0);
     drive([link], 0, 1_000, () => 10);
