@@ -229,6 +229,11 @@ export function settle(h: HealthState, now: number): void {
   }
 }
 
+/** Answers again after it was Down, but not often enough yet. */
+export function isReturning(h: HealthState): boolean {
+  return h.verdict === "Down" && h.quietSince !== undefined && !h.recovering;
+}
+
 /** Whether the link answers at present, whatever its verdict. */
 export function isAnswering(h: HealthState): boolean {
   return h.verdict === "Up" || h.recovering;

@@ -77,6 +77,24 @@ describe("the prober", () => {
     await eventually(() => expect(verdicts(prober)[0]).toBe("Up"));
   });
 
+  test("a dead gateway that answers again is asked quickly until it has answered often enough", async () => {
+    const [intervalMs, holdDownMs] = [600, 60_000];
+    const echo = await startEcho();
+    const prober = startProber([target(0, intervalMs, holdDownMs), target(1, intervalMs, holdDownMs)]);
+    await eventually(() => expect(verdicts(prober)).toEqual(["Up", "Up"]));
+    echo.set(0, undefined);
+    await eventually(() => expect(verdicts(prober)[0]).toBe("Down"));
+    const afterFirstAnswer = new Promise<number>((resolve) =>
+      prober.onChange(() => {
+        const until = prober.links().get("gw1" as NodeName)?.holdDownUntil;
+        if (until !== undefined) resolve(monotonic.now() - (until - holdDownMs));
+      }),
+    );
+    echo.set(0, 0);
+    // Three answers are two intervals apart where nobody hurries.
+    expect(await afterFirstAnswer).toBeLessThan(intervalMs);
+  });
+
   test("all silent is a stall of ours, told once, and over with the first answers", async () => {
     const echo = await startEcho();
     const prober = startProber([target(0), target(1)]);
