@@ -1,6 +1,8 @@
 /** Probing and reconciling: what decides and what touches the kernel, and who of them wakes whom. */
+import { uptime } from "node:os";
 import { MARK_WIREGUARD, marksOf } from "../mesh/kernel/layout.ts";
 import { overlayMtu } from "../mesh/kernel/wireguard.ts";
+import type { KernelState } from "../mesh/kernel/types.ts";
 import type { Plan } from "../mesh/model/plan.ts";
 import type { Endpoint, IpAddress } from "../mesh/model/scalars.ts";
 import type { SetCondition } from "./conditions.ts";
@@ -9,6 +11,7 @@ import { spawnLines } from "./drivers/exec.ts";
 import type { Kernel } from "./drivers/index.ts";
 import { NO_ELECTIONS, parseElections } from "./elections.ts";
 import { type Places, readHint } from "./files.ts";
+import { createHandshakeTimes } from "./handshake-times.ts";
 import { createHealthMonitor, type HealthMonitor, silentLinks } from "./health.ts";
 import { createHostCare } from "./host-care.ts";
 import { createHostNeeds } from "./host-needs.ts";
@@ -95,8 +98,13 @@ export function createDataPlane(ports: HostPorts, parts: DataPlaneParts): DataPl
     onMoved: () => reconciler.wake("facts"),
   });
 
+  const handshakes = createHandshakeTimes(() => ({ wall: Date.now(), boot: uptime() * 1_000 }));
+  const observe = async (): Promise<KernelState> => {
+    const state = await kernel.observe();
+    return { ...state, wireguard: handshakes.seen(state.wireguard) };
+  };
   const reconciler = createReconciler({
-    kernel: { observe: () => kernel.observe(), apply: (operations, until) => kernel.apply(operations, until), hostFacts: needs.facts },
+    kernel: { observe, apply: (operations, until) => kernel.apply(operations, until), hostFacts: needs.facts },
     publicKey: membership.keys.wgPublicKey,
     health: () => health.view(),
     dial: (current, links, observed) => peers.dial(current, links, observed),
@@ -129,7 +137,13 @@ export function createDataPlane(ports: HostPorts, parts: DataPlaneParts): DataPl
   });
 
   const peers = createPeerKeeper({
-    kernel,
+    kernel: {
+      async observeSilent() {
+        const state = await kernel.observeSilent();
+        return { ...state, wireguard: handshakes.seen(state.wireguard) };
+      },
+    },
+    now: handshakes.now,
     file: ports.at.endpoints,
     lastPass: () => reconciler.last,
     health: () => health.view(),

@@ -33,6 +33,8 @@ const RESET_MS = 5_000;
 
 export interface PeerPorts {
   readonly kernel: Pick<Kernel, "observeSilent">;
+  /** Milliseconds since 1970, as the handshakes that the kernel shows; a clock that nobody sets. */
+  now(): number;
   /** File of the endpoints that were proven. */
   readonly file: string;
   lastPass(): Pass | undefined;
@@ -52,6 +54,8 @@ export interface PeerKeeper {
   dial(plan: Plan, links: Links, observed: KernelState): ReadonlyMap<NodeName, PeerDial>;
   reach(plan: Plan, links: Links): PeerReach;
   readonly wireguard: WgStatus;
+  /** The clock of the handshakes in `wireguard`. */
+  now(): number;
   /** Looks at once. */
   wake(): void;
   run(signal: AbortSignal): Promise<void>;
@@ -111,7 +115,7 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
 
   /** Moves dials on, starts silent sessions anew, and says after how long to do so again. */
   const judge = ({ input }: Pass): number => {
-    const now = Date.now();
+    const now = ports.now();
     const round = dialer.round(input.plan, input.links, underlayFamilies(interfaceAddresses()), wireguard, now);
     const resets = [...round.resets.flatMap(({ ifname, publicKey }) => resetOf(ifname, publicKey)), ...staleSessions(input.plan, input.links, now)];
     if (resets.length > 0) ports.also(resets);
@@ -123,13 +127,14 @@ export function createPeerKeeper(ports: PeerPorts): PeerKeeper {
 
   return {
     dial(plan, links, observed) {
-      dialer.ensure(plan, links, underlayFamilies(interfaceAddresses()), wireguard, Date.now());
+      dialer.ensure(plan, links, underlayFamilies(interfaceAddresses()), wireguard, ports.now());
       return dialer.dialFor(observed);
     },
-    reach: (plan, links) => dialer.reach(plan, links, wireguard, Date.now()),
+    reach: (plan, links) => dialer.reach(plan, links, wireguard, ports.now()),
     get wireguard() {
       return wireguard;
     },
+    now: () => ports.now(),
     wake: () => woken.abort(),
     async run(signal) {
       while (!signal.aborted) {

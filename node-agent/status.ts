@@ -97,7 +97,7 @@ export function agentStatus(parts: StatusParts): AgentStatus {
           parts.health,
           peers.wireguard,
           peers.reach(last.input.plan, last.input.links),
-          Date.now(),
+          peers.now(),
           wall,
         );
   return {

@@ -65,6 +65,7 @@ async function withKeeper(work: (world: World, look: () => Promise<void>) => Pro
   const stop = new AbortController();
   const keeper = createPeerKeeper({
     kernel: { observeSilent: async () => (world.looks++, { wireguard: devices(world.change), sysctls: desired.state.sysctls }) },
+    now: Date.now,
     file: join(folder, "endpoints"),
     lastPass: () => world.last,
     health: () => ({ links: new Map(), stalled: false, lan: new Map() }),
