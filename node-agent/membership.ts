@@ -51,6 +51,10 @@ export function openMembership({ at, identity: joined, condition, log, signal }:
     roots: readIfThere(at.roots) ?? "",
   });
   const now = (): number => Math.max(Date.now(), identity.lastNow);
+  /** What the controller said last, and when by the clock that nobody sets. */
+  let told: { readonly said: number; readonly at: number } | undefined;
+  /** The clock that certificates are made by: with one that is weeks ahead of it renewing would never end, with one behind never begin. */
+  const controllersNow = (): number => (told === undefined ? now() : told.said + performance.now() - told.at);
   const renewNow = async (): Promise<void> => {
     identity = await renew(at, identity, keys, credentials(), now(), signal);
     condition("CertificateExpired", "", undefined);
@@ -72,6 +76,7 @@ export function openMembership({ at, identity: joined, condition, log, signal }:
     },
     now,
     accepted(said) {
+      told = { said, at: performance.now() };
       const lastNow = knownNow(identity.lastNow, said);
       if (lastNow !== identity.lastNow || foreign) {
         identity = { ...identity, lastNow, machineId: machine };
@@ -89,15 +94,16 @@ export function openMembership({ at, identity: joined, condition, log, signal }:
     async run() {
       while (!signal.aborted) {
         const { renewAt, expires } = certificateTimes(credentials().certificate);
-        if (now() >= renewAt && !foreign) {
+        if (controllersNow() >= renewAt && !foreign) {
           await renewNow().catch((thrown: unknown) => {
             const error = asIsthmusError(thrown);
-            if (now() >= expires)
+            if (controllersNow() >= expires)
               condition("CertificateExpired", error.code, `the certificate expired and cannot be renewed: ${error.message}. The data plane goes on.`);
             log(`renewing the certificate failed: ${error.message}`);
           });
         }
-        await pause(now() >= renewAt ? RETRY_MS * (0.5 + Math.random()) : Math.min(HOUR_MS, Math.max(1_000, renewAt - now())), signal);
+        const left = renewAt - controllersNow();
+        await pause(left <= 0 ? RETRY_MS * (0.5 + Math.random()) : Math.min(HOUR_MS, Math.max(1_000, left)), signal);
       }
     },
   };
