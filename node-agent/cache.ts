@@ -7,8 +7,9 @@ import { renameSync } from "node:fs";
 import { z } from "zod";
 import { createView } from "../mesh/compile/views.ts";
 import { Position } from "../mesh/model/wire.ts";
-import { readIfThere, writeAtomic } from "./files.ts";
+import { readIfThere } from "./files.ts";
 import { type Holdings, NOTHING_HELD } from "./holdings.ts";
+import { writeAtomic } from "./whole-file.ts";
 
 const HEAD = "isthmus-plan 1 ";
 

@@ -1,7 +1,10 @@
-/** Files of the agent: written whole or not at all, readable by root alone (I8). */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+/** Files of the agent: where they are, and that root alone can read or replace them (I8). */
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, type Stats, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
+
+/** As the kernel counts them (path_resolution(7)). */
+const MOST_LINKS = 40;
 
 /** Where everything of one agent stands. */
 export interface Places {
@@ -44,60 +47,71 @@ export function places(
   };
 }
 
-/** Makes the data and run directories (0700) and refuses those that others may read. @throws FileMode, DiskFull */
+/** Makes the data and run directories (0700) and refuses those that others may read or replace. @throws FileMode, DiskFull */
 export function prepareDirectories(at: Places): void {
   for (const path of [at.data, at.run]) {
+    checkWay(resolve(path));
     onDisk(path, () => mkdirSync(path, { recursive: true, mode: 0o700 }));
-    if (path === at.data) checkMode(path, 0o700);
+    checkMode(path, 0o700);
   }
 }
 
 /** Refuses files that others may read or change. Absent ones pass. @throws FileMode */
 export function checkModes(at: Places): void {
-  checkMode(at.data, 0o700);
   for (const path of [at.wgKey, at.tlsKey, at.identity, at.plan]) checkMode(path, 0o600);
 }
 
-function checkMode(path: string, most: number): void {
+function checkMode(path: string, most: 0o600 | 0o700): void {
   if (!existsSync(path)) return;
   const found = statSync(path);
-  const mode = found.mode & 0o777;
-  const octal = (value: number): string => value.toString(8).padStart(4, "0");
-  if ((mode & ~most) !== 0) {
-    throw new IsthmusError("FileMode", `${path} has mode ${octal(mode)}; it holds secrets and may be at most ${octal(most)}`, {
-      remedy: `chmod ${octal(most)} ${path}`,
-    });
-  }
-  const uid = process.getuid?.() ?? 0;
-  if (found.uid !== uid && found.uid !== 0) {
-    throw new IsthmusError("FileMode", `${path} belongs to user ${found.uid}, not to root`, { remedy: `chown root: ${path}` });
-  }
+  checkOwner(path, found);
+  if ((found.mode & 0o777 & ~most) === 0) return;
+  const why = most === 0o700 ? "it is for root's files and sockets alone, and" : "it holds secrets and";
+  const instead = most === 0o700 ? ", or choose a folder of its own with --data or --run" : "";
+  throw new IsthmusError("FileMode", `${path} has mode ${octal(found.mode)}; ${why} may be at most ${octal(most)}`, {
+    remedy: `chmod ${octal(most)} ${path}${instead}`,
+  });
 }
 
-/** Writes a file whole: temporary file, fsync, rename, fsync of the directory. A crash leaves the old or the new one. */
-export function writeAtomic(path: string, content: string, mode = 0o600): void {
-  const temporary = `${path}.new-${process.pid}`;
-  onDisk(path, () => {
-    try {
-      const file = openSync(temporary, "w", mode);
-      try {
-        writeFileSync(file, content);
-        fsyncSync(file);
-      } finally {
-        closeSync(file);
-      }
-      renameSync(temporary, path);
-    } catch (error) {
-      rmSync(temporary, { force: true });
-      throw error;
+/**
+ * Whoever may replace a folder on the way to ours, or a link to it, may put a place of his own there, and root would write into it. In a
+ * folder that is sticky, as /tmp is, everybody replaces only what is his.
+ */
+function checkWay(path: string, links = 0): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found !== undefined) {
+    checkOwner(path, found);
+    if (found.isSymbolicLink()) {
+      if (links > MOST_LINKS)
+        throw new IsthmusError("FileMode", `${path} leads nowhere: too many symbolic links`, { remedy: "choose another folder" });
+      checkWay(resolve(dirname(path), readlinkSync(path)), links + 1);
+    } else if (othersReplace(found)) {
+      throw new IsthmusError(
+        "FileMode",
+        `${path} has mode ${octal(found.mode)}: others than root may replace what is in it, also the agent's folders`,
+        {
+          remedy: `chmod go-w ${path}, or choose another place with --data or --run`,
+        },
+      );
     }
-    const folder = openSync(dirname(path), "r");
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
+  }
+  if (dirname(path) !== path) checkWay(dirname(path), links);
+}
+
+function othersReplace({ mode, gid }: Stats): boolean {
+  const writable = (mode & 0o002) !== 0 || ((mode & 0o020) !== 0 && gid !== 0);
+  return writable && (mode & 0o1000) === 0;
+}
+
+function checkOwner(path: string, { uid }: Stats): void {
+  if (uid === 0 || uid === process.getuid?.()) return;
+  throw new IsthmusError("FileMode", `${path} belongs to user ${uid}, not to root`, {
+    remedy: `chown root: ${path}, or choose another place with --data or --run`,
   });
+}
+
+function octal(mode: number): string {
+  return (mode & 0o7777).toString(8).padStart(4, "0");
 }
 
 /** Takes a directory away unless it holds something, or is a mount point (a volume, a file system of its own): then it stays. */
@@ -115,6 +129,16 @@ export function readIfThere(path: string): string | undefined {
     return readFileSync(path, "utf8");
   } catch (error) {
     if (codeOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Names in a directory; none where there is none. */
+export function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
     throw error;
   }
 }

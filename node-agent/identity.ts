@@ -5,7 +5,8 @@ import { IsthmusError } from "../mesh/errors.ts";
 import { Cidr, Endpoint, NodeName, ObjectName } from "../mesh/model/scalars.ts";
 import type { JoinResponse } from "../mesh/model/wire.ts";
 import { splitPem } from "./contact.ts";
-import { type Places, readIfThere, writeAtomic } from "./files.ts";
+import { type Places, readIfThere } from "./files.ts";
+import { writeAtomic } from "./whole-file.ts";
 
 const HOUR_MS = 3_600_000;
 

@@ -2,11 +2,9 @@
  * Keeps one file up to date off the beat of the event loop: an fsync on a busy disk takes a tenth of a second, and a prober
  * that stands still for so long must void its own window. Writes follow each other, never overlap, and the newest text wins.
  */
-import { renameSync } from "node:fs";
-import { open, rm } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { IsthmusError } from "../mesh/errors.ts";
-import { onDisk, readIfThere, writeAtomic, writeFailure } from "./files.ts";
+import { readIfThere, writeFailure } from "./files.ts";
+import { writeAtomic, writeLater } from "./whole-file.ts";
 
 export interface Keeper {
   /** The text is made when it is written. */
@@ -82,7 +80,7 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
       wanted = undefined;
       if (writing !== undefined) writing.taken = true;
       try {
-        onDisk(path, () => writeAtomic(path, text));
+        writeAtomic(path, text);
         written = text;
       } catch (thrown) {
         wanted = () => text;
@@ -90,22 +88,4 @@ export function createKeeper({ path, afterMs, onResult }: KeeperOptions): Keeper
       }
     },
   };
-}
-
-/** As `writeAtomic`, without holding the event loop up; drops the text when it is no longer `wanted`. */
-async function writeLater(path: string, text: string, wanted: () => boolean): Promise<void> {
-  const temporary = `${path}.later-${process.pid}`;
-  try {
-    await using file = await open(temporary, "w", 0o600);
-    await file.writeFile(text);
-    await file.sync();
-    // At once with the question: a flush cannot come between.
-    if (!wanted()) return await rm(temporary, { force: true });
-    renameSync(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-  await using folder = await open(dirname(path), "r");
-  await folder.sync();
 }

@@ -2,7 +2,8 @@
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
 import { IsthmusError } from "../mesh/errors.ts";
 import { WgPublicKey } from "../mesh/model/scalars.ts";
-import { type Places, readIfThere, writeAtomic } from "./files.ts";
+import { type Places, readIfThere } from "./files.ts";
+import { writeAtomic } from "./whole-file.ts";
 
 export interface NodeKeys {
   readonly wgPublicKey: WgPublicKey;

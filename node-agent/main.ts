@@ -1,5 +1,5 @@
 /** Commands of a node. The command line starts them; everything that touches the outside is made here. */
-import { readFileSync, readdirSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { flushCompileCache } from "node:module";
 import { basename, join as joinPath } from "node:path";
@@ -11,13 +11,14 @@ import { run as exec } from "./drivers/exec.ts";
 import { hostServices } from "./drivers/host-facts.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
 import { kernelHasWireguard } from "./drivers/wireguard.ts";
-import { checkModes, codeOf, type Places, places, prepareDirectories, readIfThere, removeIfEmpty } from "./files.ts";
+import { checkModes, codeOf, namesIn, type Places, places, prepareDirectories, readIfThere, removeIfEmpty } from "./files.ts";
 import { readIdentity } from "./identity.ts";
 import { join } from "./join.ts";
 import { isRunning, pidFileOf, takeLock } from "./lock.ts";
 import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { requireRoot, requireTools, requireWireguard } from "./requirements.ts";
 import { installUnit, removeUnit, systemdRuns } from "./systemd.ts";
+import { dropHalves } from "./whole-file.ts";
 
 export type { AgentStatus } from "./status.ts";
 
@@ -98,6 +99,8 @@ export async function runAgent(options: CommonOptions): Promise<void> {
       remedy: "run `isthmus join TOKEN`",
     });
   const lock = await takeLock(at.run, log);
+  // Nobody else writes there now; what a killed one left half-written stays no longer than that.
+  dropHalves(at.data);
   const keep = setTimeout(flushCompileCache, KEEP_COMPILED_MS).unref();
   try {
     const kernel = kernelOf(at, log);
@@ -162,25 +165,15 @@ function removeFiles(at: Places): string[] {
   const { data: _data, run: _run, socket, ...files } = at;
   const own = [...Object.values(files).map((file) => basename(file)), "kernel.json.damaged"];
   // With what was set aside or half written beside them.
-  const ours = namesIn(at.data).filter(
-    (name) => own.some((one) => name === one || name.startsWith(`${one}.`)) || /^kernel\.json\.\d+\.new$/.test(name),
-  );
+  const ours = namesIn(at.data).filter((name) => own.some((one) => name === one || name.startsWith(`${one}.`)));
   for (const name of ours) rmSync(joinPath(at.data, name), { force: true });
+  dropHalves(at.data);
   // The agent that removes itself still has its lock, which is not this file; one that was killed has left its own.
   for (const path of [socket, pidFileOf(at.run)]) rmSync(path, { force: true });
   for (const log of namesIn(at.run).filter((name) => /^wireguard-go\..*\.log$/.test(name))) rmSync(joinPath(at.run, log), { force: true });
   // Someone else's file in them keeps them.
   for (const directory of [at.data, at.run]) removeIfEmpty(directory);
   return ours.length === 0 ? [] : [`removed keys, certificate and plan from ${at.data}`];
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return [];
-    throw error;
-  }
 }
 
 function kernelOf(at: Places, log: (line: string) => void): Kernel {

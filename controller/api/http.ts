@@ -150,7 +150,7 @@ export async function listenTcp(server: HttpsServer, host: string, port: number)
 
 /** Listens on a unix socket of mode 0600; a socket file that nobody answers on is a leftover and is replaced. */
 export async function listenUnix(server: Server, path: string): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   if (existsSync(path)) {
     if (await answers(path))
       throw new IsthmusError("AlreadyRunning", `another controller listens on ${path}`, { remedy: "Stop it, or give this one another --socket." });

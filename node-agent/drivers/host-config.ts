@@ -2,11 +2,14 @@
  * What the host's own network managers must be told so that they leave us alone (DATAPLANE §6). Everything written is
  * recorded and undone by cleanup.
  */
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { basename, dirname } from "node:path";
 import { IsthmusError } from "../../mesh/errors.ts";
+import { onDisk } from "../files.ts";
+import { dropHalves, writeAtomic } from "../whole-file.ts";
 import { run } from "./exec.ts";
 import { foreignForwardDrops } from "./nft.ts";
-import { type RecordStore, writeAtomically } from "./records.ts";
+import type { RecordStore } from "./records.ts";
 import { systemdOwnsThisHost } from "./wireguard-go.ts";
 
 interface ConfigFile {
@@ -77,6 +80,7 @@ export async function undoHostConfig(records: RecordStore): Promise<string[]> {
   const known = [...NETWORKD, NETWORK_MANAGER];
   for (const path of records.read().files) {
     rmSync(path, { force: true });
+    dropHalves(dirname(path), basename(path));
     said.push(`removed ${path}`);
     for (const command of known.find((file) => file.path === path)?.reload ?? []) await tryRun(command);
   }
@@ -87,9 +91,15 @@ export async function undoHostConfig(records: RecordStore): Promise<string[]> {
 async function writeConfig(records: RecordStore, file: ConfigFile): Promise<string[]> {
   if (existsSync(file.path) && readFileSync(file.path, "utf8") === file.text) return [];
   records.update((all) => (all.files.includes(file.path) ? all : { ...all, files: [...all.files, file.path] }));
-  writeAtomically(file.path, file.text, 0o644);
+  onDisk(file.path, () => makeReadable(dirname(file.path)));
+  writeAtomic(file.path, file.text, { mode: 0o644 });
   for (const command of file.reload) await tryRun(command);
   return [`wrote ${file.path}`];
+}
+
+/** Whatever our umask is: systemd-networkd reads as a user of its own. */
+function makeReadable(folder: string): void {
+  if (mkdirSync(folder, { recursive: true, mode: 0o755 }) !== undefined) chmodSync(folder, 0o755);
 }
 
 /** Docker sets the policy of FORWARD to drop; DOCKER-USER is the chain that it leaves to others. */

@@ -1,21 +1,9 @@
 /** A managed block in the hosts file. Everything outside its two marker lines stays byte for byte. */
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  constants,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fsyncSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
+import { asIsthmusError } from "../../mesh/errors.ts";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
-import { onDisk, readIfThere, writeFailure } from "../files.ts";
+import { onDisk, readIfThere } from "../files.ts";
+import { writeAtomic } from "../whole-file.ts";
 
 const BEGIN = "# isthmus begin: kept by the isthmus agent, changes are overwritten";
 const FIRST = "# isthmus begin";
@@ -64,17 +52,11 @@ function linesOf(hosts: Hosts): string[] {
 
 /** Whole or not at all: on a full disk the file stays as it is. @throws DiskFull, FileMode */
 function replaceText(file: string, text: string): void {
-  const temporary = `${file}.isthmus-new`;
+  const now = statSync(file, { throwIfNoEntry: false });
   try {
-    writeFileSync(temporary, text, { flush: true });
-    const now = statSync(file, { throwIfNoEntry: false });
-    chmodSync(temporary, now === undefined ? 0o644 : now.mode & 0o777);
-    if (now !== undefined) chownSync(temporary, now.uid, now.gid);
-    renameSync(temporary, file);
+    writeAtomic(file, text, now === undefined ? { mode: 0o644 } : { mode: now.mode & 0o777, owner: now });
   } catch (error) {
-    rmSync(temporary, { force: true });
-    const failure = writeFailure(file, error);
-    if (failure.code === "DiskFull") throw failure;
+    if (asIsthmusError(error).code === "DiskFull") throw error;
     // In containers the hosts file is a mount of its own, which cannot be renamed over, in a folder that may be read-only.
     overwrite(file, text);
   }

@@ -1,9 +1,11 @@
 /** The kernel as the agent sees it: observe, apply, watch. Only these drivers touch it. */
+import { basename, dirname } from "node:path";
 import type { ErrorCode } from "../../mesh/errors.ts";
 import { describeOperation, diffKernel } from "../../mesh/kernel/diff.ts";
 import { EMPTY_KERNEL, type Operation } from "../../mesh/kernel/operations.ts";
 import type { HostFacts, KernelState } from "../../mesh/kernel/types.ts";
 import type { SilentState } from "../../mesh/kernel/silent-drift.ts";
+import { dropHalves } from "../whole-file.ts";
 import { observeAddresses } from "./addresses.ts";
 import { applyOperations, type ApplyContext } from "./apply.ts";
 import { clientFlows } from "./conntrack.ts";
@@ -107,6 +109,7 @@ export function createKernel(options: KernelOptions): Kernel {
 async function cleanup(observe: () => Promise<KernelState>, context: ApplyContext): Promise<string[]> {
   const operations = diffKernel(EMPTY_KERNEL, await observe());
   const errors = await applyOperations(operations, context, undefined);
+  dropHalves(dirname(context.hostsFile), basename(context.hostsFile));
   // An interface takes its sysctls with it: nothing is left to restore there.
   context.records.update((all) =>
     Object.keys(all.sysctls).length === 0 && all.nft === undefined ? all : { files: all.files, undo: all.undo, sysctls: {} },

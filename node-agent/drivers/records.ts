@@ -1,8 +1,9 @@
 /** What must be known to undo our doing, kept in the data directory: written before the deed, removed after its undoing. */
-import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { z } from "zod";
-import { IsthmusError } from "../../mesh/errors.ts";
+import { onDisk } from "../files.ts";
+import { writeAtomic } from "../whole-file.ts";
 
 export interface Records {
   /** Sysctls that we set: the value before. */
@@ -40,7 +41,10 @@ export function openRecords(dataDir: string, log: (line: string) => void = () =>
     if (next === current) return;
     // Nothing left to undo: no trace of us either.
     if (isEmpty(next)) rmSync(file, { force: true });
-    else writeAtomically(file, `${JSON.stringify(next, undefined, 1)}\n`);
+    else {
+      onDisk(file, () => mkdirSync(dataDir, { recursive: true, mode: 0o700 }));
+      writeAtomic(file, `${JSON.stringify(next, undefined, 1)}\n`);
+    }
     current = next;
   };
   return {
@@ -77,39 +81,5 @@ function load(file: string, log: (line: string) => void): Records {
     renameSync(file, aside);
     log(`${file} is damaged; it was set aside as ${aside}. Sysctls, files and firewall rules that it recorded will not be undone by cleanup.`);
     return EMPTY;
-  }
-}
-
-/**
- * Readers see the old file or the new one.
- * @param mode for others to read as well: so is a folder that is made for it (systemd-networkd reads as a user of its own)
- * @throws {IsthmusError}
- */
-export function writeAtomically(file: string, text: string, mode: 0o600 | 0o644 = 0o600): void {
-  const temporary = `${file}.${process.pid}.new`;
-  try {
-    const made = mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-    writeFileSync(temporary, text, { mode, flush: true });
-    // Whatever our umask is.
-    chmodSync(temporary, mode);
-    if (made !== undefined && mode === 0o644) chmodSync(dirname(file), 0o755);
-    renameSync(temporary, file);
-  } catch (cause) {
-    discard(temporary);
-    const code = (cause as NodeJS.ErrnoException).code;
-    const full = code === "ENOSPC" || code === "EDQUOT";
-    throw new IsthmusError(full ? "DiskFull" : "FileMode", `${file} cannot be written (${code ?? String(cause)})`, {
-      remedy: full ? "free some disk space" : "check the owner and mode of the directory",
-      cause,
-    });
-  }
-}
-
-/** The failure that is told is the one before. */
-function discard(file: string): void {
-  try {
-    rmSync(file, { force: true });
-  } catch {
-    // Its folder is no folder.
   }
 }

@@ -8,7 +8,6 @@ import {
   fstatSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readFileSync,
   readlinkSync,
   readSync,
@@ -21,6 +20,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { IsthmusError } from "../../mesh/errors.ts";
+import { namesIn } from "../files.ts";
 import { missing, must, run, startDetached } from "./exec.ts";
 
 const SOCKETS = "/var/run/wireguard";
@@ -75,8 +75,7 @@ export async function killWireguardGo(name: string, runDir: string): Promise<voi
  * per peer and attempt. They append, so that a log that is emptied goes on from its beginning.
  */
 export function boundLogs(runDir: string): void {
-  if (!existsSync(runDir)) return;
-  for (const name of readdirSync(runDir)) {
+  for (const name of namesIn(runDir)) {
     const file = join(runDir, name);
     if (/^wireguard-go\..*\.log$/.test(name) && (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > MOST_LOG_BYTES) truncateSync(file);
   }

@@ -2,7 +2,8 @@ import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { openRecords, writeAtomically } from "../../node-agent/drivers/records.ts";
+import { openRecords } from "../../node-agent/drivers/records.ts";
+import { writeAtomic } from "../../node-agent/whole-file.ts";
 
 let folder = "";
 beforeEach(() => {
@@ -38,6 +39,6 @@ test("a table that stands is known although the disk did not take its record, an
   expect(() => full.update((all) => ({ ...all, nft }))).toThrow("cannot be written");
   full.note((all) => ({ ...all, nft }));
   expect(full.read().nft).toEqual(nft);
-  expect(() => writeAtomically(join(folder, "kernel.json"), "{}")).toThrow("cannot be written");
+  expect(() => writeAtomic(join(folder, "kernel.json"), "{}")).toThrow("cannot be written");
   expect(readdirSync(folder).toSorted()).toEqual(["kernel.json", "none"]);
 });
