@@ -32,9 +32,14 @@ export interface Result {
   readonly err: string;
 }
 
+export interface ShOptions {
+  readonly timeoutMs?: number;
+  readonly mayFail?: boolean;
+}
+
 export interface Machine extends AsyncDisposable {
   /** Runs a shell script as root. @throws Error when it fails, unless it may */
-  sh(script: string, options?: { readonly timeoutMs?: number; readonly mayFail?: boolean }): Promise<Result>;
+  sh(script: string, options?: ShOptions): Promise<Result>;
   /** Cuts the power and gives it back; comes back once the guest answers again. Its disk stays. */
   powerCycle(): Promise<void>;
   /** Reboots as a user would; the same otherwise. */
@@ -49,12 +54,16 @@ export const OUTPUT = "/dev/virtio-ports/isthmus.output";
 const BOOT_MS = 1_200_000;
 /** Longest that a command may take when nothing else is said: of our time, which is not the guest's. */
 const COMMAND_MS = 1_200_000;
+/** Longest that the guest may think about one question. Where others take this machine's time it thinks for long, and an answer that nobody waits for is lost. */
+const ANSWER_MS = 300_000;
+/** The same while it may be about to end, and never answer. */
+const LAST_ANSWER_MS = 30_000;
 
 export async function startMachine(options: MachineOptions): Promise<Machine> {
   const { folder } = options;
   const [agent, monitor] = [join(folder, "agent.sock"), join(folder, "monitor.sock")];
   const qemu = spawnQemu(options, agent, monitor);
-  const inGuest = async (execute: string, args: Readonly<Record<string, unknown>>, timeoutMs = 60_000): Promise<unknown> => {
+  const inGuest = async (execute: string, args: Readonly<Record<string, unknown>>, timeoutMs: number): Promise<unknown> => {
     const id = randomInt(1, 2 ** 31);
     return ask(agent, { execute: "guest-sync", arguments: { id } }, (value) => value === id, { execute, arguments: args }, timeoutMs);
   };
@@ -67,12 +76,13 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
       await delay(500);
     }
   };
-  const sh: Machine["sh"] = async (script, { timeoutMs = COMMAND_MS, mayFail = false } = {}) => {
+  const sh = async (script: string, options: ShOptions & { readonly answerMs?: number } = {}): Promise<Result> => {
+    const { timeoutMs = COMMAND_MS, mayFail = false, answerMs = ANSWER_MS } = options;
     const command = { path: "/bin/sh", arg: ["-c", script], "capture-output": true };
-    const { pid } = (await inGuest("guest-exec", command)) as { pid: number };
+    const { pid } = (await inGuest("guest-exec", command, answerMs)) as { pid: number };
     const deadline = performance.now() + timeoutMs;
     for (let wait = 100; ; wait = Math.min(2 * wait, 5_000)) {
-      const status = (await inGuest("guest-exec-status", { pid })) as ExecStatus;
+      const status = (await inGuest("guest-exec-status", { pid }, answerMs)) as ExecStatus;
       if (status.exited) {
         const result = { code: status.exitcode ?? 128 + (status.signal ?? 0), out: text(status["out-data"]), err: text(status["err-data"]) };
         if (result.code !== 0 && !mayFail) throw new Error(`in the machine: ${script}\nexit status ${result.code}\n${result.out}${result.err}`);
@@ -82,7 +92,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
       await delay(wait);
     }
   };
-  const bootId = async (): Promise<string> => (await sh("cat /proc/sys/kernel/random/boot_id", { timeoutMs: 20_000 })).out;
+  const bootId = async (): Promise<string> => (await sh("cat /proc/sys/kernel/random/boot_id", { answerMs: LAST_ANSWER_MS })).out;
   const comeBack = async (before: string): Promise<void> => until("the machine comes back", async () => (await bootId()) !== before);
   await until("the machine boots", async () => (await sh("systemctl is-system-running --wait || :")).code === 0);
   return {
@@ -94,7 +104,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     },
     async reboot() {
       const before = await bootId();
-      await sh("systemctl reboot", { mayFail: true }).catch(() => {});
+      await sh("systemctl reboot", { mayFail: true, answerMs: LAST_ANSWER_MS }).catch(() => {});
       await comeBack(before);
     },
     async [Symbol.asyncDispose]() {
@@ -121,8 +131,6 @@ function spawnQemu(options: MachineOptions, agent: string, monitor: string): Chi
     given === undefined ? ["-accel", "tcg,thread=single", "-icount", "shift=0", "-rtc", "clock=vm", "-smp", "1"] : ["-accel", given, "-smp", "2"];
   const disk = (file: string): string[] => ["-drive", `file=${file},if=virtio,format=raw,snapshot=on,cache=unsafe`];
   const argv = [
-    // Others on this machine come first.
-    ["nice", "-n", "10"],
     ["qemu-system-x86_64", ...processor, "-cpu", "max", "-m", String(memoryMb)],
     ["-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci"],
     ["-kernel", image.kernel, "-initrd", image.initrd, "-append", "root=/dev/vda rw console=ttyS0 quiet audit=0 panic=-1"],
