@@ -61,7 +61,8 @@ export interface PeerReach {
 }
 
 const Stored = z.record(z.string(), z.object({ mesh: Endpoint.optional(), gateway: Endpoint.optional(), client: Endpoint.optional() }));
-const WRITE_AFTER_MS = 1_000;
+/** What a gateway proved a moment before its power went is what it dials when that is back. */
+const WRITE_AFTER_MS = 100;
 const NEVER_SEEN = { endpoint: undefined, latestHandshake: 0 };
 
 export interface Dialer {

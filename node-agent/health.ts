@@ -35,6 +35,7 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
   let prober: Prober | undefined;
   let asker: StateClient | undefined;
   let server: StateServer | undefined;
+  let answering: ReadonlySet<NodeName> = new Set();
   let bound = "";
   let served = "";
   let said = "";
@@ -62,6 +63,13 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
     onChange();
   });
 
+  /** A gateway that answers again has its word asked at once: after a boot it does not know whom to tell that its uplink is down. */
+  const askReturned = (): void => {
+    const now = new Set([...viewLinks().values()].flatMap((view) => (isAnswering(view) ? [view.node] : [])));
+    for (const node of now) if (!answering.has(node)) asker?.ask(node);
+    answering = now;
+  };
+
   const closeClient = (): void => {
     prober?.close();
     asker?.close();
@@ -81,6 +89,7 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
         if (want !== "") {
           const made = createProber({ bind: mine, echoPort: ports.echo, clock });
           made.onChange(() => {
+            askReturned();
             sayChange();
             onChange();
           });
@@ -132,6 +141,10 @@ export function probeTargets(plan: Plan, links: Links): ProbeTarget[] {
     const holdDownMs = Math.max(USUAL.leastHoldDownMs, ...paths.map((path) => path.holdDownMs));
     return [{ node, address: gatewayLinkAddress(plan.network, peer.i).v4, intervalMs, threshold, holdDownMs }];
   });
+}
+
+function isAnswering({ verdict, holdDownUntil }: LinkView): boolean {
+  return verdict === "Up" || holdDownUntil !== undefined;
 }
 
 /** Gateways whose probes fail and whose session may be stale: since when. */

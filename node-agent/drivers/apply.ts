@@ -35,21 +35,42 @@ export async function applyOperations(
   signal: AbortSignal | undefined,
 ): Promise<(IsthmusError | undefined)[]> {
   const errors: (IsthmusError | undefined)[] = [];
+  for (const step of stepsOf(operations)) errors.push(...(await Promise.all(step.map((group) => applyOne(group, context, signal)))).flat());
+  return errors;
+}
+
+async function applyOne({ kind, operations }: Group, context: ApplyContext, signal: AbortSignal | undefined): Promise<(IsthmusError | undefined)[]> {
+  try {
+    signal?.throwIfAborted();
+    return await applyGroup(kind, operations, context, signal);
+  } catch (error) {
+    const failed = asIsthmusError(error, "KernelRefused");
+    return operations.map(() => failed);
+  }
+}
+
+interface Group {
+  readonly kind: Kind;
+  readonly operations: readonly Operation[];
+}
+
+/**
+ * Neighbours of one kind; a step's groups go at once. The firewall's table names devices that need not be there, and a device lets
+ * nothing in before it has peers, which come after both: after a boot each of the two takes a tenth of a second.
+ */
+export function stepsOf(operations: readonly Operation[]): Group[][] {
+  const steps: Group[][] = [];
   for (let i = 0; i < operations.length;) {
     const kind = kindOf(operations[i]!);
     let end = i + 1;
     while (end < operations.length && kindOf(operations[end]!) === kind) end++;
-    const group = operations.slice(i, end);
-    try {
-      signal?.throwIfAborted();
-      errors.push(...(await applyGroup(kind, group, context, signal)));
-    } catch (error) {
-      const failed = asIsthmusError(error, "KernelRefused");
-      errors.push(...group.map(() => failed));
-    }
+    const group = { kind, operations: operations.slice(i, end) };
+    const [before, more] = steps.at(-1) ?? [];
+    if (kind === "link" && before?.kind === "nft" && more === undefined) steps.at(-1)?.push(group);
+    else steps.push([group]);
     i = end;
   }
-  return errors;
+  return steps;
 }
 
 function kindOf(operation: Operation): Kind {

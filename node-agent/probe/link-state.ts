@@ -92,6 +92,8 @@ export function createStateServer({ bind, port, clock, state }: StateServerOptio
 }
 
 export interface StateClient {
+  /** Asks one gateway now: it may have forgotten whom it tells. */
+  ask(node: NodeName): void;
   setGateways(gateways: readonly { readonly node: NodeName; readonly address: IpAddress }[]): void;
   close(): void;
 }
@@ -122,6 +124,9 @@ export function createStateClient({ bind, port, onWord }: StateClientOptions): S
   const timer = setInterval(ask, ASK_MS);
   channel.onOpen(ask);
   return {
+    ask(node) {
+      for (const [address, gateway] of gateways) if (gateway.node === node) channel.send({ t: "ask" }, address);
+    },
     setGateways(wanted) {
       const before = gateways;
       gateways = new Map(

@@ -49,6 +49,21 @@ describe("a gateway's word", () => {
     await eventually(() => expect(heard).not.toEqual([]));
   });
 
+  test("is asked for when the gateway is back, long before the second is over", async () => {
+    const asks: number[] = [];
+    const back = createSocket("udp4").on("message", () => asks.push(monotonic.now()));
+    cleanups.push(() => back.close());
+    await new Promise<void>((resolve) => back.bind(port, gateway, resolve));
+    const asker = createStateClient({ bind: client, port, onWord: () => {} });
+    cleanups.push(() => asker.close());
+    asker.setGateways([{ node: name, address: gateway }]);
+    await eventually(() => expect(asks).toHaveLength(1));
+    asker.ask("other" as NodeName);
+    asker.ask(name);
+    await eventually(() => expect(asks.length).toBeGreaterThan(1));
+    expect((asks[1] ?? Infinity) - (asks[0] ?? 0)).toBeLessThan(500);
+  });
+
   test("is believed from the gateway's link address only, and an older one never replaces a newer one", async () => {
     const heard = startClient();
     const say = async (from: string, word: object): Promise<void> => {
