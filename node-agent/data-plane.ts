@@ -31,7 +31,7 @@ export interface HostPorts {
   readonly at: Places;
   readonly kernel: Kernel;
   /** Probes of a path's MTU. */
-  pingUndivided(address: IpAddress, bytes: number, until: AbortSignal): Promise<boolean>;
+  pingUndivided(address: IpAddress, bytes: number, tries: number, until: AbortSignal): Promise<boolean>;
   learnedMtu(endpoint: Endpoint, mark: number): Promise<number | undefined>;
   /** What this host depends on, besides the controllers. */
   services(): readonly Service[];
@@ -123,7 +123,7 @@ export function createDataPlane(ports: HostPorts, parts: DataPlaneParts): DataPl
   const pathMtu = createPathMtu({
     stored: readHint(ports.at.mtu, parseNarrow, new Map()),
     full: () => (reconciler.last === undefined ? undefined : overlayMtu(reconciler.last.input)),
-    probe: (address, bytes, until) => ports.pingUndivided(address, bytes, until),
+    probe: (address, bytes, tries, until) => ports.pingUndivided(address, bytes, tries, until),
     learned: async (endpoint) =>
       intake.plan === undefined ? undefined : ports.learnedMtu(endpoint, marksOf(intake.plan.network).bits(MARK_WIREGUARD)),
     settled: () => reconciler.now(),

@@ -20,10 +20,15 @@ const LEAST = 576;
 /** WireGuard pads to 16 bytes; nothing finer can be told apart. */
 const STEP = 8;
 const HOUR_MS = 3_600_000;
-/** Until a peer is measured again: a gateway in use, any other, one whose way is narrow. */
+/** Until a peer is measured again: a gateway in use, any other, one whose way is narrow. The last is twice as long each time, up to a peer's. */
 const AGAIN_MS = { link: HOUR_MS, peer: 6 * HOUR_MS, narrow: 600_000 } as const;
 /** One that did not answer; longer each time. */
 const MUTE_MS = { link: 30_000, peer: 600_000 } as const;
+/**
+ * Lost packets are no narrow way: one answer of so many is enough. While the full size is asked of a way that is known to be narrow, large
+ * packets of others are lost on it, so only the first time is worth so much.
+ */
+const TRIES = 3;
 /** Peers that are no gateways in use take turns: a thousand of them must not cost an idle agent a percent of a core. */
 export const PACE_MS = 20_000;
 
@@ -41,7 +46,7 @@ export interface PathMtuPorts {
   /** What the underlay's MTU lets one expect; undefined before the first pass. */
   full(): number | undefined;
   /** Whether an undivided packet of so many bytes, its IP header included, is answered. */
-  probe(address: IpAddress, bytes: number, signal: AbortSignal): Promise<boolean>;
+  probe(address: IpAddress, bytes: number, tries: number, signal: AbortSignal): Promise<boolean>;
   /** The MTU of the way to an endpoint as the kernel learned it from ICMP; undefined where it did not. */
   learned(endpoint: Endpoint): Promise<number | undefined>;
   /** Resolves when the kernel is as the last change wants it. */
@@ -92,6 +97,8 @@ interface Entry {
   dueAt: number;
   /** Times in a row that nothing was answered. */
   mute: number;
+  /** Times in a row that a narrow way was found as it was. */
+  same: number;
   /** Another endpoint is another way: what is known of the last one says nothing. */
   moved: boolean;
 }
@@ -120,8 +127,8 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
     ports.onChange();
   };
 
-  /** Takes the route that knows a narrow way off, or puts it back. */
-  const open = async (node: NodeName | undefined): Promise<void> => {
+  /** Takes the route that knows a narrow way off: meanwhile large packets of others are lost on it. */
+  const open = async (node: NodeName): Promise<void> => {
     measuring = node;
     ports.onChange();
     await ports.settled();
@@ -129,18 +136,20 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
 
   const measure = async (node: NodeName, entry: Entry, full: number, signal: AbortSignal): Promise<void> => {
     const { address, endpoint } = entry.target;
-    const probe = (bytes: number): Promise<boolean> => ports.probe(address, bytes, signal);
+    const probe = (bytes: number, tries = TRIES): Promise<boolean> => ports.probe(address, bytes, tries, signal);
     const known = narrow.get(node);
     try {
-      // A route that knows the narrow way would refuse what is larger. Meanwhile others' large packets are lost on it.
-      if (known !== undefined) await open(node);
-      const same = known !== undefined && known < full && !entry.moved;
       let answered: number | undefined;
-      if (!same) answered = await measureMtu(full, probe);
-      else if (await probe(full)) answered = full;
-      else {
-        await open(undefined);
+      if (known === undefined || known >= full || entry.moved) {
+        // A route that knows the narrow way would refuse what is larger.
+        if (known !== undefined) await open(node);
+        answered = await measureMtu(full, probe);
+      } else {
         answered = await measureMtu(known, probe);
+        if (answered === known) {
+          await open(node);
+          if (await probe(full, entry.same === 0 ? TRIES : 1)) answered = full;
+        }
       }
       if (answered === undefined) {
         const kind = entry.target.link ? "link" : "peer";
@@ -155,9 +164,11 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
       );
       if (bytes < full && narrow.get(node) !== bytes) ports.log(`only ${bytes} of ${full} bytes get through to ${node}`);
       set(node, bytes < full ? bytes : undefined);
+      entry.same = bytes === known ? entry.same + 1 : 0;
       entry.mute = 0;
       entry.moved = false;
-      const after = bytes < full ? AGAIN_MS.narrow : entry.target.link ? AGAIN_MS.link : AGAIN_MS.peer;
+      const narrowAgain = Math.min(AGAIN_MS.narrow * 2 ** Math.max(0, entry.same - 1), AGAIN_MS.peer);
+      const after = bytes < full ? narrowAgain : entry.target.link ? AGAIN_MS.link : AGAIN_MS.peer;
       entry.dueAt = ports.now() + after * (0.75 + ports.random() / 2);
     } finally {
       if (!entry.target.link) peersFrom = ports.now() + PACE_MS;
@@ -180,7 +191,7 @@ export function createPathMtu(ports: PathMtuPorts): PathMtu {
       for (const [node, target] of targets) {
         const entry = entries.get(node);
         if (entry === undefined || entry.target.endpoint !== target.endpoint)
-          entries.set(node, { target, dueAt: ports.now(), mute: 0, moved: entry !== undefined });
+          entries.set(node, { target, dueAt: ports.now(), mute: 0, same: 0, moved: entry !== undefined });
         else entry.target = target;
       }
       const kept = [...narrow].filter(([node]) => known.has(node));

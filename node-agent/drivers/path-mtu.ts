@@ -7,15 +7,13 @@ import { ipJson } from "./ip.ts";
 
 /** IPv4 and ICMP header. */
 const HEADERS = 28;
-/** Lost packets are no narrow way: one answer of so many is enough. */
-const TRIES = 3;
 
 /** A shell of its own: a ping waits for more than a second, and nobody else shall. */
 const ask = standBy();
 
-export async function pingUndivided(address: IpAddress, bytes: number, signal: AbortSignal): Promise<boolean> {
+export async function pingUndivided(address: IpAddress, bytes: number, tries: number, signal: AbortSignal): Promise<boolean> {
   const size = ["-M", "do", "-s", String(bytes - HEADERS)];
-  const { ok } = await ask("ping", ["-n", "-q", "-c", String(TRIES), "-i", "0.2", "-W", "1", ...size, address], signal);
+  const { ok } = await ask("ping", ["-n", "-q", "-c", String(tries), "-i", "0.2", "-W", "1", ...size, address], signal);
   return ok;
 }
 

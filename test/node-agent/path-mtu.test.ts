@@ -37,7 +37,7 @@ describe("the agent", () => {
     now: number;
     changes: number;
     /** What the kernel would have been told when a probe was sent. */
-    readonly during: { readonly bytes: number; readonly measuring: NodeName | undefined }[];
+    readonly during: { readonly bytes: number; readonly tries: number; readonly measuring: NodeName | undefined }[];
   }
   async function withMtu(stored: ReadonlyMap<NodeName, number>, work: (mtu: PathMtu, world: World) => Promise<void>): Promise<void> {
     const world: World = { carried: new Map(), asked: [], learned: undefined, now: 0, changes: 0, during: [] };
@@ -45,9 +45,9 @@ describe("the agent", () => {
     const mtu = createPathMtu({
       stored,
       full: () => 1420,
-      async probe(address, bytes) {
+      async probe(address, bytes, tries) {
         if (world.asked.at(-1) !== address) world.asked.push(address);
-        world.during.push({ bytes, measuring: mtu.measuring });
+        world.during.push({ bytes, tries, measuring: mtu.measuring });
         return bytes <= (world.carried.get(address) ?? 9_000);
       },
       learned: async () => world.learned,
@@ -95,8 +95,8 @@ describe("the agent", () => {
       expect(mtu.narrow.get(n("gw"))).toBe(1296);
       // Only while the full size was asked, nothing kept large packets away from the way.
       expect(world.during).toEqual([
-        { bytes: 1420, measuring: "gw" },
-        { bytes: 1296, measuring: undefined },
+        { bytes: 1296, tries: 3, measuring: undefined },
+        { bytes: 1420, tries: 3, measuring: "gw" },
       ]);
 
       world.carried.delete("gw");
@@ -122,6 +122,45 @@ describe("the agent", () => {
       mtu.setTargets(...targets(target("gw", "203.0.113.9:3", true)));
       await eventually(() => expect(mtu.narrow.get(n("gw"))).toBeGreaterThan(1371));
       expect(new Set(world.during.map(({ measuring }) => measuring))).toEqual(new Set(["gw"]));
+    });
+  });
+
+  test("a way that stays narrow is opened for one packet, and seldomer each time, up to six hours; one that changes is asked soon again", async () => {
+    await withMtu(new Map([[n("gw"), 1296]]), async (mtu, world) => {
+      world.carried.set("gw", 1300);
+      const all = targets(target("gw", "203.0.113.9:1", true));
+      const MINUTE = 60_000;
+      /** Asks of the full size, and whether a second look follows after so many minutes and not before. */
+      const after = async (minutes: number): Promise<number[]> => {
+        const wide = world.during.filter(({ measuring }) => measuring !== undefined);
+        expect(wide.map(({ bytes }) => bytes)).toEqual([1420]);
+        world.during.length = 0;
+        world.now += minutes * MINUTE - 1;
+        mtu.setTargets(...all);
+        for (let turn = 0; turn < 5; turn++) await new Promise((wake) => setImmediate(wake));
+        expect(world.during).toEqual([]);
+        world.now += 1;
+        mtu.setTargets(...all);
+        await eventually(() => expect(world.during.length).toBeGreaterThan(1));
+        await eventually(() => expect(mtu.measuring).toBeUndefined());
+        return wide.map(({ tries }) => tries);
+      };
+      mtu.setTargets(...all);
+      await eventually(() => expect(world.during.length).toBeGreaterThan(1));
+      await eventually(() => expect(mtu.measuring).toBeUndefined());
+      expect(await after(10)).toEqual([3]);
+      for (const minutes of [20, 40, 80, 160, 320, 360, 360]) expect(await after(minutes)).toEqual([1]);
+      // Narrower now: found without opening it for anybody.
+      world.carried.set("gw", 1200);
+      world.during.length = 0;
+      world.now += 360 * MINUTE;
+      mtu.setTargets(...all);
+      await eventually(() => expect(mtu.narrow.get(n("gw"))).toBeLessThan(1201));
+      expect(world.during.some(({ measuring }) => measuring !== undefined)).toBe(false);
+      world.carried.delete("gw");
+      world.now += 10 * MINUTE;
+      mtu.setTargets(...all);
+      await eventually(() => expect(mtu.narrow.size).toBe(0));
     });
   });
 
