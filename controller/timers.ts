@@ -3,13 +3,14 @@ import type { Server as HttpsServer } from "node:https";
 import { secureContextOf } from "./api/http.ts";
 import type { Services } from "./api/services.ts";
 import { forgetTombstones } from "./join/tombstones.ts";
-import type { Authority } from "./pki/authority.ts";
+import { type Authority, SERVER_DAYS } from "./pki/authority.ts";
 import { kindFolder } from "./reconcile/keys.ts";
 import { watchReady } from "./reconcile/ready.ts";
 
 const SWEEP_MS = 2_000;
 const HOUSEKEEPING_MS = 30_000;
-const RENEW_BEFORE_MS = 30 * 86_400_000;
+const DAY_MS = 86_400_000;
+const RENEW_BEFORE_MS = 30 * DAY_MS;
 /** Revisions that a watch may lie behind. */
 const KEPT_REVISIONS = 20_000;
 
@@ -64,8 +65,12 @@ export function startTimers(services: Services, https: HttpsServer, failed: (wha
   };
 }
 
-/** Gives the listener a new certificate in good time; open connections go on. */
+/**
+ * Gives the listener a new certificate in good time, and one in place of what was made while the clock was ahead: agents would refuse
+ * it as not valid yet. Open connections go on.
+ */
 export async function renewServer(authority: Authority, https: HttpsServer, now: number): Promise<void> {
-  if (authority.server.expires - now > RENEW_BEFORE_MS) return;
+  const left = authority.server.expires - now;
+  if (left > RENEW_BEFORE_MS && left <= SERVER_DAYS * DAY_MS) return;
   https.setSecureContext(secureContextOf(await authority.renewServer(), authority.roots));
 }

@@ -25,7 +25,7 @@ import {
 } from "./certificates.ts";
 
 const DAY = 86_400_000;
-const SERVER_DAYS = 90;
+export const SERVER_DAYS = 90;
 export const NODE_DAYS = 30;
 export const ADMIN_DAYS = 365;
 
