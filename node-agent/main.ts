@@ -219,9 +219,9 @@ function askAgent(at: Places, method: string, path: string, signal: AbortSignal)
 
 /** A removed agent takes its traces away before it ends. */
 async function agentEnds(at: Places, signal: AbortSignal): Promise<void> {
-  const deadline = Date.now() + 20_000;
+  const deadline = performance.now() + 20_000;
   while (await isRunning(at.run)) {
-    if (Date.now() > deadline)
+    if (performance.now() > deadline)
       throw new IsthmusError("Timeout", "the node was removed, but the agent still cleans up", {
         remedy: "see its log; `isthmus cleanup` removes what is left",
       });
@@ -232,7 +232,7 @@ async function agentEnds(at: Places, signal: AbortSignal): Promise<void> {
 
 /** The agent that was just started connects in a moment; asks until it takes the farewell or its time is over. */
 async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void>): Promise<unknown> {
-  const deadline = Date.now() + 10_000;
+  const deadline = performance.now() + 10_000;
   for (;;) {
     try {
       return await Promise.race([
@@ -240,7 +240,7 @@ async function retryAgent(at: Places, signal: AbortSignal, running: Promise<void
         running.then(() => Promise.reject(new IsthmusError("Unreachable", "the agent ended before it could leave"))),
       ]);
     } catch (thrown) {
-      if (Date.now() > deadline || asIsthmusError(thrown).retry === "terminal") throw thrown;
+      if (performance.now() > deadline || asIsthmusError(thrown).retry === "terminal") throw thrown;
       await pause(200, signal);
     }
   }
