@@ -5,8 +5,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { removeLab } from "../../lab/build.ts";
 import type { Lab } from "../../lab/lab.ts";
 import { installService, startService, stopService } from "../../lab/machine.ts";
-import { hostPaths, REPOSITORY } from "../../lab/names.ts";
-import { eventually } from "../../lab/shell.ts";
+import { hostPaths, netnsName, REPOSITORY, WORLD } from "../../lab/names.ts";
+import { eventually, netnsScript, run } from "../../lab/shell.ts";
 import { loadTopology } from "../../lab/topology-file.ts";
 import { labUp } from "../../lab/up.ts";
 import { clockFile, dataOf, forgetGuest, GUEST, guestLog, isthmus, nodes, ready, startGuest, stopGuest, token } from "./guest.ts";
@@ -113,6 +113,69 @@ describe("a backup of yesterday restored under running agents", () => {
   });
 });
 
+describe("a copy of the data folder on another machine, started while the original goes on", () => {
+  /** A machine with a public address and no agent. */
+  const ELSEWHERE = "inet";
+  const world = (script: string): Promise<unknown> => netnsScript(netnsName(NAME, WORLD), script);
+  const copy = (argv: readonly string[], mayFail = false) =>
+    run([process.execPath, `${REPOSITORY}/cli/main.ts`, ...argv], {
+      timeoutMs: 60_000,
+      env: { ISTHMUS_SOCKET: `${hostPaths(NAME, ELSEWHERE).run}/copy.sock` },
+      mayFail,
+    });
+  /** Who is connected there and has its plan in the kernel. */
+  const readyAt = async (who: typeof copy): Promise<string[]> =>
+    (JSON.parse((await who(["get", "nodes", "-o", "json"])).stdout) as { items: Awaited<ReturnType<typeof nodes>> }).items
+      .filter(({ status }) => status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True"))
+      .map(({ metadata }) => metadata.name);
+  /** Everybody starts anew, at whichever controller the address leads to. */
+  const reconnect = async (who: typeof copy, what: string): Promise<void> => {
+    for (const node of OWN) await lab.crash(node);
+    await eventually(
+      what,
+      60_000,
+      async () => {
+        const there = await readyAt(who);
+        return OWN.every((node) => there.includes(node)) ? true : undefined;
+      },
+      { everyMs: 200 },
+    );
+  };
+
+  test("gives nothing out and says why; agents that the address leads to one or the other keep every peer", async () => {
+    await cp(DATA(), `${hostPaths(NAME, ELSEWHERE).lib}/copy`, { recursive: true });
+    const start = "isthmus controller run --data /var/lib/copy --listen 0.0.0.0:8443 --advertise 198.51.100.10:8443 --socket /run/copy.sock";
+    await lab.exec(ELSEWHERE, ["sh", "-c", `setsid ${start} >/var/log/copy.log 2>&1 & echo $! >/run/copy.pid`]);
+    try {
+      await eventually("the copy runs", 30_000, async () => ((await copy(["get", "nodes"], true)).code === 0 ? true : undefined), { everyMs: 200 });
+      expect((await copy(["events"])).stdout).toMatch(/Recovery .*copy of another controller/);
+      const refused = await copy(["create", "token", "--site", "dc1"], true);
+      expect([refused.code, refused.stderr]).toEqual([6, expect.stringMatching(/recovery confirm/)]);
+      expect((await controller())?.recovering).toBe(false);
+      await startGuest(lab, [await token(lab, "dc1"), "--name", "between"]);
+      await ready(lab, [...OWN, "between"]);
+      const before = await peers();
+      expect(await readyAt(copy)).toEqual([]);
+
+      await world(
+        // What the world switches inside a LAN is not on its way there yet.
+        "nft 'table ip moved { chain c { type nat hook prerouting priority -100; ip saddr != 192.168.0.0/16 ip daddr 198.51.100.10 tcp dport 8443 dnat to 34.160.111.145; }; }'",
+      );
+      await reconnect(copy, "all are at the copy");
+      expect(await peers()).toEqual(before);
+      await world("nft delete table ip moved");
+      await reconnect((argv) => isthmus(lab, argv), "all are back at the original");
+      await ready(lab, [...OWN, "between"]);
+      expect(await peers()).toEqual(before);
+      expect((await controller())?.recovering).toBe(false);
+    } finally {
+      await world("nft delete table ip moved 2>/dev/null || true");
+      await lab.exec(ELSEWHERE, ["sh", "-c", "kill $(cat /run/copy.pid)"], { mayFail: true });
+    }
+    await forget("between");
+  });
+});
+
 describe("an old copy of the SQLite file under a controller that knows nothing of it", () => {
   test("goes into Recovery at the first agent that has seen more, and nobody is lost", async () => {
     await stop();
@@ -207,8 +270,11 @@ describe("clocks", () => {
     await forget("guest");
   });
 
-  test("a node whose clock is a day behind joins, works, and says so", async () => {
-    const path = await clockFile(lab, GUEST, -DAY);
+  test.each([
+    ["behind", -DAY],
+    ["ahead of", DAY],
+  ])("a node whose clock is a day %s the controller's joins, works, and says so", async (way, offset) => {
+    const path = await clockFile(lab, GUEST, offset);
     await startGuest(lab, [await token(lab, "dc1"), "--name", "guest"], `export NODE_OPTIONS=--import=${path}\n`);
     await ready(lab, [...OWN, "guest"]);
     const text = await eventually(
@@ -220,8 +286,12 @@ describe("clocks", () => {
       },
       { everyMs: 200 },
     );
-    expect(text).toMatch(/clock is \d+ s behind the\s+controller's/);
+    expect(text.replaceAll(/\s+/g, " ")).toMatch(new RegExp(`clock is \\d+ s ${way} the controller's`));
+    // Its certificate is valid by either clock, and nothing is taken for expired.
+    expect(text).not.toMatch(/CertificateExpired/);
     expect((await lab.exec(GUEST, ["ping", "-c1", "-W2", "do1.isthmus"])).code).toBe(0);
+    // A clock that is wrong in one place is nobody else's fault.
+    expect((await lab.exec("do1", ["isthmus", "status"])).stdout).not.toMatch(/ClockWrong/);
     await stopGuest(lab);
     await forget("guest");
     await writeFile(`${hostPaths(NAME, GUEST).lib}/lab/clock.mjs`, "");
