@@ -11,18 +11,28 @@ import type { Pass } from "./reconcile.ts";
 
 const MESSAGE = 512;
 
+/** What is refused of each path and LAN route, and those that are refused as a whole: no gateway carries anything of them. */
+interface Refused {
+  readonly byId: ReadonlyMap<string, readonly Refusal[]>;
+  readonly whole: ReadonlySet<string>;
+}
+
+export function refusedOf({ input: { plan }, desired }: Pass): Refused {
+  const byId = Map.groupBy(desired.refusals, ({ id }) => id);
+  const wanted = (id: string): number => (plan.paths.get(id as PathId)?.destinations ?? plan.lanRoutes.get(id)?.destinations ?? []).length;
+  return { byId, whole: new Set([...byId].flatMap(([id, refusals]) => (refusals.length >= wanted(id) ? [id] : []))) };
+}
+
 /** One result for each path and LAN route of the plan. */
-export function resultsOf(pass: Pass, wall: (at: number) => number): Record<string, ResourceResult> {
+export function resultsOf(pass: Pass, wall: (at: number) => number, refused: Refused = refusedOf(pass)): Record<string, ResourceResult> {
   const { plan } = pass.input;
-  const refused = Map.groupBy(pass.desired.refusals, ({ id }) => id);
-  const nothingOf = unrouted(pass);
   const failed = failuresById(pass);
   const results: Record<string, ResourceResult> = {};
   const put = (id: string, nextHop: readonly string[], reason: Reason, since: number, alive: boolean, draining: readonly NodeName[] = []): void => {
     const error = failed.get(id);
-    const refusals = refused.get(id) ?? [];
+    const refusals = refused.byId.get(id) ?? [];
     const forlorn = nextHop.length > 0 && isForlorn(reason);
-    const idle = nextHop.length === 0 || nothingOf.has(id);
+    const idle = nextHop.length === 0 || refused.whole.has(id);
     const hop = idle ? {} : hopsIn(nextHop, plan.paths.has(id as PathId));
     const at = { since: Math.round(wall(since)), ...(draining.length === 0 ? {} : { draining: draining.slice(0, 64) }) };
     if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
@@ -43,13 +53,6 @@ export function resultsOf(pass: Pass, wall: (at: number) => number): Record<stri
   return results;
 }
 
-/** What is refused as a whole: no gateway carries anything of it. */
-function unrouted({ input: { plan }, desired }: Pass): ReadonlySet<string> {
-  const refused = Map.groupBy(desired.refusals, ({ id }) => id);
-  const wanted = (id: string): number => (plan.paths.get(id as PathId)?.destinations ?? plan.lanRoutes.get(id)?.destinations ?? []).length;
-  return new Set([...refused].flatMap(([id, refusals]) => (refusals.length >= wanted(id) ? [id] : [])));
-}
-
 /** Who drains a gateway must find it here, however many there are. */
 export function hopsIn(hops: readonly string[], nodes: boolean): Pick<ResourceResult, "nextHop" | "active"> {
   const nextHop = hops.join(",");
@@ -66,9 +69,8 @@ function forlornText(id: string, reason: Reason): string {
 }
 
 /** One event per path whose gateway changed, or that lost its last living one; not one per destination, and none where nothing is routed. */
-export function moveEvents(pass: Pass): Omit<AgentEvent, "at">[] {
+export function moveEvents(pass: Pass, refused: Refused = refusedOf(pass)): Omit<AgentEvent, "at">[] {
   const events: Omit<AgentEvent, "at">[] = [];
-  const nothingOf = unrouted(pass);
   const move = (
     id: string,
     before: readonly string[] | undefined,
@@ -76,7 +78,7 @@ export function moveEvents(pass: Pass): Omit<AgentEvent, "at">[] {
     reason: Reason,
     reasonBefore: Reason | undefined,
   ): void => {
-    if (nothingOf.has(id)) return;
+    if (refused.whole.has(id)) return;
     if (before === undefined ? after.length === 0 : before.join() === after.join()) {
       const lost = isForlorn(reason);
       if (after.length === 0 || reasonBefore === undefined || lost === isForlorn(reasonBefore) || reason === "OwnStall") return;

@@ -15,7 +15,7 @@ import { mtuConditions } from "./path-mtu.ts";
 import type { PlanIntake } from "./plan-intake.ts";
 import type { Pass } from "./reconcile.ts";
 import type { Reporter } from "./report.ts";
-import { failuresById, moveEvents, resultsOf } from "./results.ts";
+import { failuresById, moveEvents, refusedOf, resultsOf } from "./results.ts";
 import { createStarting, NO_PLAN_YET } from "./starting.ts";
 
 const FOREIGN =
@@ -68,7 +68,8 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
       const { plan, links, host } = pass.input;
       files.links.set(() => formatLinks(links));
       files.choices.set(() => formatElections(pass.elections, wall));
-      for (const event of moveEvents(pass)) reporter.event(event);
+      const refused = refusedOf(pass);
+      for (const event of moveEvents(pass, refused)) reporter.event(event);
       condition("KernelRefused", "KernelRefused", failuresById(pass).get("node"));
       condition("WireGuardMute", "NoAnswer", muteText(pass.mute));
       condition("TooManyGateways", "LinksExhausted", linksExhausted(pass.withoutLink));
@@ -85,7 +86,7 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
         manualEndpoints,
         advertise,
         links: Object.fromEntries([...links].map(([node, k]) => [node, network.ports.links + k])),
-        results: resultsOf(pass, wall),
+        results: resultsOf(pass, wall, refused),
       });
     },
 
