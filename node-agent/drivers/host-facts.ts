@@ -18,7 +18,7 @@ interface InterfaceRow {
   readonly addr_info?: readonly { readonly family: string; readonly local: string; readonly prefixlen: number; readonly scope: string }[];
 }
 
-export async function observeHost(wireguard: HostFacts["wireguard"]): Promise<HostFacts> {
+export async function observeHost(): Promise<Omit<HostFacts, "wireguard">> {
   const ipv6 = hasIpv6();
   const [interfaces, v4, v6] = await Promise.all([
     ipJson<InterfaceRow>(["address", "show"]),
@@ -29,7 +29,6 @@ export async function observeHost(wireguard: HostFacts["wireguard"]): Promise<Ho
   const mainRoutes = [...v4.flatMap((row) => mainRoute(row, 4)), ...v6.flatMap((row) => mainRoute(row, 6))];
   const sorted = mainRoutes.sort((a, b) => compareText(a.dst, b.dst) || a.metric - b.metric);
   return {
-    wireguard,
     underlay: foreign.flatMap(underlayOf),
     mainRoutes: sorted,
     protectedAddresses: protectedAddresses(),

@@ -96,7 +96,10 @@ export function createKernel(options: KernelOptions): Kernel {
         });
       }),
     watch: (onWake, signal) => watchKernel(onWake, signal, log),
-    hostFacts: async () => observeHost((await inTurn(kernelWireguard)) ? "kernel" : "userspace"),
+    hostFacts: async () => {
+      const [facts, inKernel] = await Promise.all([observeHost(), kernelWireguard()]);
+      return { ...facts, wireguard: inKernel ? "kernel" : "userspace" };
+    },
     observeSilent: async () => ({ wireguard: await look(), sysctls: observeSysctls(records) }),
     configureHost: (udpPorts) => inHostTurn(() => configureHost(records, udpPorts, told)),
     forwardingBlockers,
