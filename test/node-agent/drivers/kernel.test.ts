@@ -1,4 +1,5 @@
 /** The drivers against a real kernel: two gateways, a client, wireguard-go. Needs root. */
+import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Choice } from "../../../mesh/elect/types.ts";
 import { desiredKernel } from "../../../mesh/kernel/desired.ts";
@@ -257,7 +258,7 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     const desired = await client();
     const before = await dc1.observe();
     const [pid = 0] = dc1.pids("wireguard-go -f ismg2");
-    process.kill(pid, "SIGSTOP");
+    await stop(pid);
     const looked = await dc1.observe();
     expect(looked.wireguard.get("ismg2")).toEqual({ ...before.wireguard.get("ismg2"), mute: true });
     expect([...looked.wireguard.values()].filter(({ mute }) => mute)).toHaveLength(1);
@@ -270,7 +271,7 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     await eventually(5_000, "the process speaks again", async () => (await dc1.silent()).wireguard.get("ismg2")?.mute === undefined);
     expect(await dc1.difference(desired)).toEqual([]);
 
-    process.kill(pid, "SIGSTOP");
+    await stop(pid);
     await eventually(60_000, "it is given up", async () => (await dc1.observe()).wireguard.get("ismg2")?.broken);
     const results = await dc1.converge(desired);
     expect(results.filter(({ ok }) => !ok)).toEqual([]);
@@ -350,3 +351,10 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
     expect(await dc1.cleanup()).toEqual([]);
   });
 });
+
+/** A signal is not yet a standstill: a thread that runs on another processor may answer once more. */
+async function stop(pid: number): Promise<void> {
+  process.kill(pid, "SIGSTOP");
+  const stands = (thread: string): boolean => /^State:\tT/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, "utf8"));
+  await eventually(5_000, "all threads stand still", () => Promise.resolve(readdirSync(`/proc/${pid}/task`).every(stands)));
+}
