@@ -1,5 +1,5 @@
 /** Which controller to talk to: the contexts file, flags and environment. The file holds an admin's key: mode 0600. */
-import { chmod, mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
@@ -8,6 +8,7 @@ import { IsthmusError } from "../mesh/errors.ts";
 import { formatPath } from "../mesh/model/faults.ts";
 import { nearest } from "../mesh/model/suggest.ts";
 import type { Io } from "./io.ts";
+import { writeSecret } from "./secret-file.ts";
 
 const Context = z.strictObject({
   name: z.string().min(1).max(63),
@@ -76,15 +77,12 @@ export async function readContexts(io: Pick<Io, "env">): Promise<Contexts> {
   });
 }
 
-/** Replaces the file at once, mode 0600 in a directory of mode 0700. */
+/** Replaces the file at once, mode 0600 in a directory of mode 0700. @throws {IsthmusError} DiskFull, Invalid */
 export async function writeContexts(io: Pick<Io, "env">, contexts: Contexts): Promise<string> {
   const { stringify } = await import("yaml");
   const file = contextsFile(io);
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  const next = `${file}.${process.pid}.new`;
-  await writeFile(next, stringify(contexts, { lineWidth: 0 }), { mode: 0o600 });
-  await chmod(next, 0o600);
-  await rename(next, file);
+  await writeSecret(file, stringify(contexts, { lineWidth: 0 }));
   return file;
 }
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { z } from "zod";
 import { IsthmusError } from "../mesh/errors.ts";
-import { diskFull, privateFolder, syncFolder, writePrivate } from "./files.ts";
+import { BACKUP, diskFull, privateFolder, syncFolder, writePrivate } from "./files.ts";
 import { HOME } from "./home.ts";
 import { openSqliteStore, type SqliteStore } from "./store/sqlite.ts";
 
@@ -33,7 +33,7 @@ export function placesOf(data: string): Places {
 
 /** A consistent copy, taken while everything goes on. */
 export async function makeBackup(places: Places, store: SqliteStore, now: number): Promise<Buffer> {
-  const folder = mkdtempSync(join(places.data, ".backup-"));
+  const folder = mkdtempSync(join(places.data, BACKUP));
   try {
     const copy = join(folder, "store.db");
     await store.copyTo(copy);

@@ -1,6 +1,6 @@
 /** Files that hold secrets: modes are set when they are made and checked when they are used (I8). */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 
 /** @throws {IsthmusError} `FileMode` when others than the owner may do more than `mode` allows. */
@@ -15,6 +15,16 @@ export function requireMode(path: string, mode: 0o600 | 0o700): void {
 export function privateFolder(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   requireMode(path, 0o700);
+}
+
+const HALF = /\.\d+\.new$/;
+/** A copy of the store that a backup is made of. */
+export const BACKUP = ".backup-";
+
+/** Removes what a controller that was killed left half-written in its data folder. Nobody else may be writing there. */
+export function dropHalves(data: string): void {
+  const names = readdirSync(data, { recursive: true, encoding: "utf8" });
+  for (const name of names) if (HALF.test(name) || name.startsWith(BACKUP)) rmSync(join(data, name), { recursive: true, force: true });
 }
 
 /** Writes a file of mode 0600 whole or not at all; on the disk when it returns. @throws {IsthmusError} `DiskFull` */

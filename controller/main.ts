@@ -20,7 +20,7 @@ import type { Services } from "./api/services.ts";
 import { tokenRoutes } from "./api/tokens.ts";
 import { settleHome } from "./home.ts";
 import { makeBackup, placesOf, refuseCutOff, restoreBackup } from "./backup.ts";
-import { privateFolder } from "./files.ts";
+import { dropHalves, privateFolder } from "./files.ts";
 import { announce, ensureNetwork, foundAddresses, hostName, splitListen, type NetworkOptions } from "./first-start.ts";
 import { createJoinService } from "./join/service.ts";
 import { createMetrics } from "./metrics.ts";
@@ -95,6 +95,7 @@ export async function runController(options: ControllerOptions): Promise<Running
   const stack = new AsyncDisposableStack();
   try {
     stack.defer(() => store.close());
+    dropHalves(places.data);
     const failed = (what: string) => (thrown: unknown) => log.error({ reason: asIsthmusError(thrown).message }, what);
     const mirror = await openMirror(store, failed("following the store failed"));
     stack.defer(() => mirror.close());

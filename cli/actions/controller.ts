@@ -1,5 +1,4 @@
 /** `controller run`, `backup`, `restore`, `recovery confirm`. */
-import { chmod, open, rename, rm, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import { IsthmusError } from "../../mesh/errors.ts";
@@ -8,6 +7,7 @@ import { apiPath } from "../client.ts";
 import { connect } from "../connect.ts";
 import type { Io } from "../io.ts";
 import { step } from "../progress.ts";
+import { writeSecret } from "../secret-file.ts";
 import { settings } from "../settings.ts";
 import { processSignal } from "../signals.ts";
 
@@ -88,24 +88,4 @@ export async function confirmRecovery(io: Io, flags: GlobalFlags): Promise<numbe
   await client.call("POST", apiPath(["recovery", "confirm"]), {});
   io.out("recovery confirmed\n");
   return 0;
-}
-
-/** Whole or not at all, mode 0600 from the first byte. */
-async function writeSecret(path: string, bytes: Buffer): Promise<void> {
-  const next = `${path}.${process.pid}.new`;
-  try {
-    await writeFile(next, bytes, { mode: 0o600, flag: "wx" });
-    await chmod(next, 0o600);
-    const file = await open(next, "r");
-    await file.sync();
-    await file.close();
-    await rename(next, path);
-  } catch (error) {
-    await rm(next, { force: true });
-    const code = (error as NodeJS.ErrnoException).code;
-    throw new IsthmusError(code === "ENOSPC" ? "DiskFull" : "Invalid", `${path} cannot be written: ${(error as Error).message}`, {
-      remedy: "Check the directory and the free space.",
-      cause: error,
-    });
-  }
 }

@@ -1,4 +1,4 @@
-import { chmodSync, readdirSync, renameSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -42,6 +42,20 @@ describe("starting a controller", () => {
     });
     squatter.close();
     await (await startController(folder.path, { listen })).close();
+    folder.remove();
+  });
+
+  test("takes away what a killed one left half-written, keys among them, and nothing else", async () => {
+    const folder = temporaryFolder();
+    await (await startController(folder.path)).close();
+    const data = join(folder.path, "data");
+    const before = readdirSync(data, { recursive: true, encoding: "utf8" }).toSorted();
+    for (const name of ["writer.7.new", "pki/root.key.12.new"]) writeFileSync(join(data, name), "half");
+    mkdirSync(join(data, ".backup-x1y2z3"));
+    writeFileSync(join(data, ".backup-x1y2z3/store.db"), "half");
+    writeFileSync(join(data, "notes.new"), "an administrator's");
+    await (await startController(folder.path)).close();
+    expect(readdirSync(data, { recursive: true, encoding: "utf8" }).toSorted()).toEqual([...before, "notes.new"].toSorted());
     folder.remove();
   });
 
