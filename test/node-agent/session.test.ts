@@ -133,9 +133,8 @@ describe("join", () => {
 
   test("tries each controller in turn, and a retry has the same keys", async () => {
     const fake = await controller();
-    let refused = true;
-    fake.onPost = async (_, body) => (refused ? { status: 503, body: { code: "Recovering", message: "wait" } } : answerTo(fake, body.csr, body.name));
-    setTimeout(() => (refused = false), 100);
+    fake.onPost = async (_, body) =>
+      fake.requests.length === 1 ? { status: 503, body: { code: "Recovering", message: "wait" } } : answerTo(fake, body.csr, body.name);
     await joinWith(tokenFor(["127.0.0.1:1", fake.address]));
     expect(new Set(fake.requests.map(({ body }) => body.publicKey)).size).toBe(1);
     expect(fake.requests.length).toBeGreaterThan(1);
