@@ -25,6 +25,7 @@ import { monotonic } from "./probe/clock.ts";
 import type { Service } from "./protected-names.ts";
 import { createReconciler, type Pass, type Reconciler } from "./reconcile.ts";
 import type { Telling } from "./telling.ts";
+import { unusableText } from "./unusable.ts";
 
 /** What the data plane needs of this host. */
 export interface HostPorts {
@@ -86,6 +87,7 @@ export function createDataPlane(ports: HostPorts, parts: DataPlaneParts): DataPl
       peers.wake();
     }
     telling.pass(pass);
+    condition("GatewayUnusable", "GatewayUnusable", unusableText(pass.elections.paths, health.view().links));
   };
 
   const needs = createHostNeeds({

@@ -1,4 +1,5 @@
 /** The way of a packet from this node, from the same data that the kernel state is made of, and why (I7). Pure. */
+import { sitesOutOfReach } from "../mesh/elect/beyond.ts";
 import type { LanChoice } from "../mesh/elect/lan.ts";
 import type { Choice, LinkView, Reason } from "../mesh/elect/types.ts";
 import { REASONS } from "../mesh/elect/types.ts";
@@ -287,7 +288,9 @@ function candidatesOf(
     const rtt = view?.srttMs === undefined ? "" : `, ${view.srttMs.toFixed(1)} ms`;
     const quiet =
       view?.holdDownUntil === undefined ? "" : `, answers again and counts as up in ${(Math.max(0, view.holdDownUntil - now) / 1000).toFixed(1)} s`;
-    const message = view === undefined ? undefined : `link ${view.verdict}${rtt}, gateway ${view.gateway}${quiet}`;
+    const lost = view === undefined ? [] : sitesOutOfReach(view);
+    const beyond = lost.length === 0 ? "" : `, does not reach site ${lost.join(", ")}`;
+    const message = view === undefined ? undefined : `link ${view.verdict}${rtt}, gateway ${view.gateway}${quiet}${beyond}`;
     const since = active ? choice?.since : (rejected?.since ?? view?.since);
     return {
       node,

@@ -1,5 +1,5 @@
 /** All probing of one node, steered by the plan: links to gateways, their word, LAN gateways, and this node's own uplinks. */
-import { cutOff } from "../mesh/elect/beyond.ts";
+import { cutOff, lostSites } from "../mesh/elect/beyond.ts";
 import type { LinkView } from "../mesh/elect/types.ts";
 import { isGateway } from "../mesh/kernel/wireguard.ts";
 import type { PathId, Plan } from "../mesh/model/plan.ts";
@@ -50,7 +50,7 @@ export function createHealthMonitor({ clock, spawn, onChange }: HealthOptions): 
     if (!uplink.settled() && plan?.self.drain === undefined) return undefined;
     const down = downPaths();
     const state = plan?.self.drain !== undefined ? "Draining" : down.length > 0 ? "UplinkDown" : "Serving";
-    return { state, down };
+    return { state, down: [...down, ...(plan === undefined ? [] : lostSites(plan, viewLinks()))] };
   };
   const sayChange = (): void => {
     const now = JSON.stringify(word());

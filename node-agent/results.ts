@@ -1,5 +1,5 @@
 /** Per-resource results and events of one pass: what the controller and the user are told (I7). Pure. */
-import { isForlorn, type Reason, REASONS } from "../mesh/elect/types.ts";
+import { type Choice, isForlorn, type Reason, REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { pathSlots } from "../mesh/kernel/nexthops.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
@@ -28,13 +28,20 @@ export function resultsOf(pass: Pass, wall: (at: number) => number, refused: Ref
   const { plan } = pass.input;
   const failed = failuresById(pass);
   const results: Record<string, ResourceResult> = {};
-  const put = (id: string, nextHop: readonly string[], reason: Reason, since: number, alive: boolean, draining: readonly NodeName[] = []): void => {
+  const put = (
+    id: string,
+    nextHop: readonly string[],
+    reason: Reason,
+    since: number,
+    alive: boolean,
+    of: Pick<ResourceResult, "draining" | "unusable"> = {},
+  ): void => {
     const error = failed.get(id);
     const refusals = refused.byId.get(id) ?? [];
     const forlorn = nextHop.length > 0 && isForlorn(reason);
     const idle = nextHop.length === 0 || refused.whole.has(id);
     const hop = idle ? {} : hopsIn(nextHop, plan.paths.has(id as PathId));
-    const at = { since: Math.round(wall(since)), ...(draining.length === 0 ? {} : { draining: draining.slice(0, 64) }) };
+    const at = { since: Math.round(wall(since)), ...of };
     if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
     else if (refusals.length > 0) results[id] = { ok: false, reason: refusals[0]?.why ?? "Refused", message: refusalText(refusals), ...hop, ...at };
     else results[id] = { ok: alive && !forlorn, reason, ...(forlorn ? { message: forlornText(id, reason) } : {}), ...hop, ...at };
@@ -46,11 +53,26 @@ export function resultsOf(pass: Pass, wall: (at: number) => number, refused: Ref
       choice.reason,
       choice.since,
       choice.active.length > 0 || choice.reason === "SelfGateway" || (plan.paths.get(id)?.destinations.length ?? 0) === 0,
-      choice.draining.map(({ node }) => node),
+      {
+        ...listed(
+          "draining",
+          choice.draining.map(({ node }) => node),
+        ),
+        ...listed("unusable", unusableOf(choice)),
+      },
     );
   }
   for (const [id, choice] of pass.elections.lans) put(id, choice.gateways, choice.reason, choice.since, choice.gateways.length > 0);
   return results;
+}
+
+function listed<K extends string, T>(key: K, items: readonly T[]): { readonly [P in K]?: T[] } {
+  return items.length === 0 ? {} : ({ [key]: items.slice(0, 64) } as { readonly [P in K]: T[] });
+}
+
+/** Those that failed, not those that are merely not preferred, not heard yet, or drained by somebody. */
+function unusableOf({ rejected }: Choice): NonNullable<ResourceResult["unusable"]> {
+  return rejected.flatMap(({ node, why }) => (why === "Down" || why === "UplinkDown" ? [{ gateway: node, why }] : []));
 }
 
 /** Who drains a gateway must find it here, however many there are. */

@@ -154,13 +154,16 @@ function readyText(object: AnyObject): string {
   return typeof total === "number" ? `${text(object, "status", "nodes", "ready") || "0"}/${total}` : "";
 }
 
-/** `Ready`, `Conflict`, or the reason of the first condition that is not as it should be. */
+/** `Ready`, `Conflict`, or the reason of the first condition that is not as it should be; then that some node cannot use a gateway. */
 function intentStatus(object: AnyObject): string {
   const all = conditions(object);
   if (all.some((each) => each.type === "Conflict" && each.status === "True")) return "Conflict";
   const wrong =
-    all.find((each) => each.type !== "Conflict" && each.status === "False") ?? all.find((each) => each.type === "Ready" && each.status === "Unknown");
-  return wrong?.reason ?? (all.length === 0 ? "Pending" : "Ready");
+    all.find((each) => each.type !== "Conflict" && each.type !== "GatewaysUsable" && each.status === "False") ??
+    all.find((each) => each.type === "Ready" && each.status === "Unknown");
+  const lacking = all.find((each) => each.type === "GatewaysUsable" && each.status === "False");
+  const more = lacking === undefined || wrong !== undefined ? "" : `,${lacking.reason}`;
+  return (wrong?.reason ?? (all.length === 0 ? "Pending" : "Ready")) + more;
 }
 
 /** `Ready`, `Degraded` while some of its nodes are not, `NotReady`, `Empty`; then what is wrong with its subnets. */

@@ -56,7 +56,7 @@ export function judgeIntent(intent: Resource, reports: Reports, output: CompileO
   const { name, generation } = intent.metadata;
   const compiled = output?.intentStatus.get(intentKey(intent.kind, name));
   if (compiled === undefined) return undefined;
-  const { failing, active, ready } = countResults(compiled, reports);
+  const { failing, active, ready, unusable } = countResults(compiled, reports);
   const total = compiled.nodes.length;
   const conflict = failing.find((fault) => fault.reason === "Conflict");
   const conditions = [readiness(compiled.id, total, ready, failing), ...compiled.conditions.map(plain)];
@@ -67,6 +67,8 @@ export function judgeIntent(intent: Resource, reports: Reports, output: CompileO
       reason: "DestinationTaken",
       message: `on ${conflict.node}: ${conflict.message ?? "another object holds a destination"}`,
     });
+  const lacking = gatewaysUsable(unusable, total);
+  if (lacking !== undefined) conditions.push(lacking);
   const rest = {
     ...(generation === undefined ? {} : { observedGeneration: generation }),
     nodes: { total, ready, failing: failing.length },
@@ -76,18 +78,47 @@ export function judgeIntent(intent: Resource, reports: Reports, output: CompileO
   return { conditions: firstOfType(conditions), rest };
 }
 
+/** Nodes that cannot use a gateway, by gateway and why. */
+type Unusable = ReadonlyMap<string, { readonly gateway: string; readonly why: string; readonly nodes: readonly string[] }>;
+
+const UNUSABLE: Readonly<Record<string, string>> = {
+  Down: "the link to it does not answer",
+  UplinkDown: "it says that its uplink, or its way to other sites, is down",
+};
+const MOST_NAMED = 3;
+
+/** Said only where a gateway fails somebody, also while others carry the traffic. */
+function gatewaysUsable(unusable: Unusable, total: number): Plain | undefined {
+  const all = [...unusable.values()].sort((a, b) => b.nodes.length - a.nodes.length || (a.gateway < b.gateway ? -1 : 1));
+  if (all.length === 0) return undefined;
+  const texts = all.slice(0, MOST_NAMED).map(({ gateway, why, nodes }) => {
+    const named = nodes.slice(0, MOST_NAMED).join(", ") + (nodes.length > MOST_NAMED ? ` and ${nodes.length - MOST_NAMED} more` : "");
+    return `${gateway} for ${nodes.length} of ${count(total, "node")} (${named}): ${UNUSABLE[why] ?? why}`;
+  });
+  const more = all.length > MOST_NAMED ? `; and ${all.length - MOST_NAMED} more` : "";
+  const reason = all[0]?.why === "UplinkDown" ? "UplinkDown" : "GatewayDown";
+  return { type: "GatewaysUsable", status: "False", reason, message: `cannot be used: ${texts.join("; ")}${more}` };
+}
+
 /** `active`: the gateways in use, those of most nodes first. */
 function countResults(
   compiled: IntentCompileStatus,
   reports: Reports,
-): { readonly failing: readonly NodeFault[]; readonly active: readonly string[]; readonly ready: number } {
+): { readonly failing: readonly NodeFault[]; readonly active: readonly string[]; readonly ready: number; readonly unusable: Unusable } {
   const gateways = new Set<string>(compiled.gateways);
   const failing: NodeFault[] = [];
   const active = new Map<string, number>();
+  const unusable = new Map<string, { readonly gateway: string; readonly why: string; readonly nodes: string[] }>();
   let ready = 0;
   for (const node of compiled.nodes) {
     const result = compiled.id === undefined ? undefined : reports.get(node)?.results.get(compiled.id);
     if (result === undefined) continue;
+    for (const { gateway, why } of result.unusable ?? []) {
+      if (!gateways.has(gateway)) continue;
+      const known = unusable.get(`${gateway} ${why}`);
+      if (known === undefined) unusable.set(`${gateway} ${why}`, { gateway, why, nodes: [node] });
+      else known.nodes.push(node);
+    }
     if (result.ok) ready++;
     else
       failing.push({
@@ -99,7 +130,7 @@ function countResults(
     for (const hop of hopsOf(result)) if (gateways.has(hop)) active.set(hop, (active.get(hop) ?? 0) + 1);
   }
   const byUse = [...active].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-  return { failing, active: byUse.map(([gateway]) => gateway), ready };
+  return { failing, active: byUse.map(([gateway]) => gateway), ready, unusable };
 }
 
 /** A site is ready when its nodes are; whether others reach its subnets is told apart. */

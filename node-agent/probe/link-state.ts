@@ -10,7 +10,10 @@ import type { IpAddress, NodeName } from "../../mesh/model/scalars.ts";
 import { familyOf } from "../../mesh/net/ip.ts";
 import type { Clock } from "./clock.ts";
 
-/** `down`: paths that the gateway cannot carry at present, its uplink checks say. */
+/**
+ * `down`: paths that the gateway cannot carry at present, its uplink checks say; and `site/<site>` for one site of several that it does not
+ * reach, which moves nobody (docs/decisions/018).
+ */
 export interface GatewayWord {
   readonly state: Exclude<GatewayState, "Unknown">;
   readonly down: readonly string[];
@@ -27,7 +30,8 @@ const Word = z.object({
 });
 
 const ASK_MS = 1_000;
-const RETRY_MS = 200;
+/** After a boot the address is there a moment before the link answers, and then somebody asks. */
+const RETRY_MS = 50;
 /** A client that has not asked for so long is gone. */
 const CLIENT_GONE_MS = 30_000;
 /** A push may be lost: it is said again at these times, well inside the second until the next question. */

@@ -81,6 +81,26 @@ describe("get", () => {
     ]);
   });
 
+  it("shows of an egress gateway that some node cannot use one of its gateways, while another carries", async () => {
+    const lacking = { type: "GatewaysUsable", status: "False", reason: "GatewayDown" };
+    const status = async (...conditions: unknown[]): Promise<string | undefined> => {
+      const spec = { destinations: ["34.160.111.145/32"], gateways: [{ nodeSelector: { egress: "true" } }], snat: { type: "Masquerade" } };
+      add({
+        apiVersion: api,
+        kind: "EgressGateway",
+        metadata: { name: "web" },
+        spec,
+        status: { active: ["do2"], nodes: { total: 1, ready: 1 }, conditions },
+      });
+      const { out } = await go("get egressgateways -o wide");
+      const [head = "", row = ""] = out.split("\n");
+      return row.split(/ {2,}/)[head.split(/ {2,}/).indexOf("STATUS")];
+    };
+    expect(await status({ type: "Ready", status: "True", reason: "AllNodesReady" })).toBe("Ready");
+    expect(await status({ type: "Ready", status: "True", reason: "AllNodesReady" }, lacking)).toBe("Ready,GatewayDown");
+    expect(await status({ type: "Ready", status: "False", reason: "NodesFailing" }, lacking)).toBe("NodesFailing");
+  });
+
   it("shows StaticRoutes as the DigitalOcean operator does", async () => {
     add(staticRoute);
     expect((await go("get staticroutes")).out).toBe("NAME      DESTINATIONS     GATEWAY      AGE\nprimary   34.160.111.145   10.116.0.5   70s\n");

@@ -84,6 +84,13 @@ interface Told {
   readonly events: string[];
 }
 
+test("a gateway that failed is named beside the one that carries, and no longer once it is back", () => {
+  const at = story();
+  expect(at("Up", "Up", "Up").results["egress/web"]).not.toHaveProperty("unusable");
+  expect(at("Down", "Up", "Up").results["egress/web"]).toMatchObject({ ok: true, nextHop: "g2", unusable: [{ gateway: "g1", why: "Down" }] });
+  expect(at("Up", "Up", "Up").results["egress/web"]).not.toHaveProperty("unusable");
+});
+
 describe("where every gateway is believed dead (I4)", () => {
   test("the choice stays, and is told as a fault with what can be done", () => {
     const at = story();

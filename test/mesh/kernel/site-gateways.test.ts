@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { CompileInput } from "../../../mesh/compile/types.ts";
-import { cutOff } from "../../../mesh/elect/beyond.ts";
+import { cutOff, lostSites } from "../../../mesh/elect/beyond.ts";
+import { TIER, tierOf } from "../../../mesh/elect/rank.ts";
 import type { LinkView } from "../../../mesh/elect/types.ts";
 import { desiredKernel } from "../../../mesh/kernel/desired.ts";
 import type { DesiredInput, KernelState } from "../../../mesh/kernel/types.ts";
@@ -208,6 +209,28 @@ describe("topology SiteGateways", () => {
         ),
       ).toEqual([]);
       expect(said("a1", new Map())).toEqual([]);
+    });
+
+    it("names a site of several that it does not reach, and moves nobody for it", () => {
+      const { plan } = inputs.get("a1")!;
+      const links = views("a1", (other) => (other.startsWith("b") ? "Down" : "Up"));
+      expect(lostSites(plan, links)).toEqual(["site/t"]);
+      expect(tierOf("via/s", { node: node("a1"), verdict: "Up", since: 0, gateway: "Serving", srttMs: 1, downPaths: lostSites(plan, links) })).toBe(
+        TIER.Good,
+      );
+      for (const verdict of ["Up", "Down", "Unknown"] as const)
+        expect(
+          lostSites(
+            plan,
+            views("a1", () => verdict),
+          ),
+        ).toEqual([]);
+      expect(
+        lostSites(
+          inputs.get("a3")!.plan,
+          views("a3", () => "Down"),
+        ),
+      ).toEqual([]);
     });
 
     it("while a node that is no gateway, or has nobody behind it, has nothing to say", () => {
