@@ -136,7 +136,7 @@ export function createProber({ bind, echoPort, clock }: ProberOptions): Prober {
       if (!ready) continue;
       target.packet.writeUInt32BE(onSent(target.health, now), 4);
       // One that cannot leave (no route yet, link gone) is a probe without an answer, which says it all: nobody is called back.
-      socket?.send(target.packet, 0, SIZE, echoPort, target.address);
+      socket?.send(target.packet, echoPort, target.address);
     }
   };
 
