@@ -98,13 +98,15 @@ export async function foreignForwardDrops(): Promise<
     readonly rule?: { readonly family: string; readonly table: string; readonly chain: string; readonly expr: unknown };
   }
   const rows = (JSON.parse(text) as { readonly nftables: readonly Row[] }).nftables;
+  const chains = rows.flatMap(({ chain }) => (chain === undefined || chain.table === NFT_TABLE || chain.hook !== "forward" ? [] : [chain]));
+  // Usually there is none: thousands of rules need not be read each half minute.
+  if (chains.length === 0) return [];
   const opens = rows.flatMap(({ rule }) =>
     rule !== undefined && /"ism/.test(JSON.stringify(rule.expr)) && /"accept"/.test(JSON.stringify(rule.expr))
       ? [`${rule.family} ${rule.table}`]
       : [],
   );
-  return rows.flatMap(({ chain }) => {
-    if (chain === undefined || chain.table === NFT_TABLE || chain.hook !== "forward") return [];
+  return chains.flatMap((chain) => {
     const dropsAll =
       chain.policy === "drop" ||
       rows.some(
