@@ -7,7 +7,7 @@
  * with a /run of its own, is found by an abstract unix socket, which belongs to the network namespace. Anybody can bind that
  * name; it counts only where its holder may change the network, or cannot be seen from here.
  */
-import { closeSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
@@ -17,6 +17,10 @@ import { codeOf, readIfThere } from "./files.ts";
 const NAME = "isthmus-agent";
 /** capabilities(7) */
 const CAP_NET_ADMIN = 12n;
+/** namespaces(7): there every process can be seen. */
+const INITIAL_PID_NAMESPACE = "pid:[4026531836]";
+/** Whoever asks whether an agent runs has the folder's lock for a moment. */
+const ASKED_MS = 1_000;
 
 export interface Lock {
   release(): Promise<void>;
@@ -28,17 +32,18 @@ export function pidFileOf(run: string): string {
 
 /** @throws AlreadyRunning */
 export async function takeLock(run: string, log: (line: string) => void): Promise<Lock> {
-  const folder = await lockFolder(run);
+  const folder = await lockFolder(run, ASKED_MS);
   const pidFile = pidFileOf(run);
   if (folder === undefined) throw alreadyRunning(readIfThere(pidFile)?.trim());
   const name = await bindName();
   if (name === undefined) {
-    const holder = await nameHolder();
-    if (holder?.harmless !== true) {
+    const { pid, harmless } = nameHolder();
+    if (!harmless) {
       closeSync(folder);
-      throw alreadyRunning(holder?.pid);
+      throw alreadyRunning(pid);
     }
-    log(`process ${holder.pid} holds the name of an agent (@${NAME}) and is none: it may not change the network. It is passed over.`);
+    const who = pid === undefined ? "somebody" : `process ${pid}`;
+    log(`${who} holds the name of an agent (@${NAME}) and is none: it may not change the network. It is passed over.`);
   }
   writeFileSync(pidFile, `${process.pid}\n`, { mode: 0o600 });
   return {
@@ -52,7 +57,7 @@ export async function takeLock(run: string, log: (line: string) => void): Promis
 
 /** Whether an agent runs on this host. */
 export async function isRunning(run: string): Promise<boolean> {
-  const folder = await lockFolder(run).catch((thrown: unknown) => {
+  const folder = await lockFolder(run, 0).catch((thrown: unknown) => {
     if (codeOf(thrown) === "ENOENT") return "none" as const;
     throw thrown;
   });
@@ -60,15 +65,15 @@ export async function isRunning(run: string): Promise<boolean> {
   if (folder !== "none") closeSync(folder);
   const name = await bindName();
   await close(name);
-  return name === undefined && (await nameHolder())?.harmless !== true;
+  return name === undefined && !nameHolder().harmless;
 }
 
 /** The descriptor that holds the lock; undefined while another process does. */
-async function lockFolder(run: string): Promise<number | undefined> {
+async function lockFolder(run: string, withinMs: number): Promise<number | undefined> {
   const folder = openSync(run, "r");
   try {
     // The lock is one of the open folder, which the tool shares with us: it stays with us when the tool has ended.
-    const { ok, stderr } = await exec("flock", ["--nonblock", "0"], { stdin: folder });
+    const { ok, stderr } = await exec("flock", ["--timeout", String(withinMs / 1_000), "0"], { stdin: folder });
     if (ok) return folder;
     if (stderr !== "") throw new IsthmusError("Internal", `${run} cannot be locked: ${stderr.trim()}`);
   } catch (thrown) {
@@ -92,18 +97,42 @@ function close(server: Server | undefined): Promise<void> {
   return new Promise((done) => (server === undefined ? done() : server.close(() => done())));
 }
 
-/** Who has the name, where that can be seen from here. */
-async function nameHolder(): Promise<{ readonly pid: string; readonly harmless: boolean } | undefined> {
-  const { stdout } = await exec("ss", ["--no-header", "--unix", "--listening", "--processes", "src", `@${NAME}`]);
-  const pid = /\bpid=(\d+)/.exec(stdout)?.[1];
-  if (pid === undefined) return undefined;
+/** Whether the name keeps an agent from starting: one of its holders may change this network, or may be where it cannot be seen. */
+function nameHolder(): { readonly pid?: string; readonly harmless: boolean } {
+  const inode = readFileSync("/proc/self/net/unix", "utf8")
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .find((fields) => fields[7] === `@${NAME}`)?.[6];
+  const holders = processes().filter((pid) => socketsOf(pid).includes(`socket:[${inode}]`));
+  const agent = holders.find(mayChangeNetwork);
+  if (agent !== undefined) return { pid: agent, harmless: false };
+  if (holders[0] !== undefined) return { pid: holders[0], harmless: true };
+  // A socket that is under way between processes has no holder at all.
+  return { harmless: readlinkSync("/proc/self/ns/pid") === INITIAL_PID_NAMESPACE };
+}
+
+function processes(): string[] {
+  return readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+}
+
+function socketsOf(pid: string): string[] {
+  return seen(() => readdirSync(`/proc/${pid}/fd`))?.flatMap((fd) => seen(() => readlinkSync(`/proc/${pid}/fd/${fd}`)) ?? []) ?? [];
+}
+
+/** One that has ended meanwhile may not. */
+function mayChangeNetwork(pid: string): boolean {
+  const capabilities = seen(() => /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+  // In a user namespace of one's own everybody has all capabilities, and none over our network.
+  const apart = seen(() => readlinkSync(`/proc/${pid}/ns/user`)) !== readlinkSync("/proc/self/ns/user");
+  return !apart && capabilities !== undefined && ((BigInt(`0x${capabilities}`) >> CAP_NET_ADMIN) & 1n) === 1n;
+}
+
+/** Undefined of a process or descriptor that is gone. */
+function seen<T>(look: () => T): T | undefined {
   try {
-    const may = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-    // In a user namespace of one's own everybody has all capabilities, and none over our network.
-    const apart = readlinkSync(`/proc/${pid}/ns/user`) !== readlinkSync("/proc/self/ns/user");
-    return { pid, harmless: apart || (may !== undefined && ((BigInt(`0x${may}`) >> CAP_NET_ADMIN) & 1n) === 0n) };
+    return look();
   } catch {
-    return { pid, harmless: false };
+    return undefined;
   }
 }
 

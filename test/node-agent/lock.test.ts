@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { isRoot, kill, sh } from "./netns.ts";
 
 const NS = `ist-lock-${process.pid}-a`;
+const NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 /** Takes the lock of a run folder and keeps it, or says why not. */
 const AGENT = `
   const { isRunning, takeLock } = await import(${JSON.stringify(resolve("node-agent/lock.ts"))});
@@ -23,6 +24,8 @@ const AGENT = `
   } catch (error) { console.log(error.code, error.message); }
 `;
 const SQUATTER = `require("net").createServer().listen("\\0isthmus-agent", () => console.log("bound"));`;
+/** Calls itself after process 1. */
+const NAMED = `process.title = "pid=1,"; ${SQUATTER}`;
 
 interface Started {
   readonly process: ChildProcess;
@@ -82,15 +85,20 @@ describe.runIf(isRoot)("the lock of the agent", () => {
     expect(await runs("run")).toBe("true");
   });
 
+  test("waits for one who only asks whether an agent runs", async () => {
+    const asking = spawn("flock", [join(folder, "run"), "sh", "-c", "echo asks; sleep 0.4"], { stdio: ["ignore", "pipe", "inherit"] });
+    children.push(asking);
+    await new Promise((done) => asking.stdout.once("data", done));
+    expect((await agent("run")).said).toBe("has it");
+  });
+
   test.each([
-    ["a user without rights", ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]],
+    ["a user without rights", NOBODY],
+    ["a user who calls himself after process 1", NOBODY, NAMED],
     ["a container's root that may not change the network", ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]],
-    [
-      "a user who is root in a namespace of his own",
-      ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "--user", "--map-root-user"],
-    ],
-  ])("cannot be held by %s", async (_who, before) => {
-    expect((await start(before, "-e", SQUATTER)).said).toBe("bound");
+    ["a user who is root in a namespace of his own", [...NOBODY, "unshare", "--user", "--map-root-user"]],
+  ])("cannot be held by %s", async (_who, before, squatter = SQUATTER) => {
+    expect((await start(before, "-e", squatter)).said).toBe("bound");
     expect(await runs("run")).toBe("false");
     const first = await agent("run");
     expect(first.said).toBe("has it");
