@@ -130,8 +130,8 @@ export const ServePlan = z.object({
   uplink: z.array(UplinkCheck),
   uplinkIntervalMs: z.int(),
   threshold: z.int(),
-  /** As the intent says it; of an uplink that is back a gateway asks a second of quiet at most. */
-  holdDownMs: z.int(),
+  /** As the intent says it; of an uplink that is back a gateway asks a second of quiet at most. An older controller says nothing of it. */
+  holdDownMs: z.int().default(1_000),
   /** Destinations that the path no longer has: clients send nothing new there, flows that are established go on. */
   retired: z.array(Cidr).optional(),
   /** Those of them to which no new flow is forwarded any more: every client that hears has heard. */

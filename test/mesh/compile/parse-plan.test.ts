@@ -37,6 +37,15 @@ describe("the plan that an agent makes of its views", () => {
     }
   });
 
+  it("serves what a controller or a cache of an older version says, too", () => {
+    const views = received(output, "do1");
+    for (const view of views.values())
+      for (const [key, entry] of view) if (key.startsWith("serve/")) view.set(key, { ...(entry as object), holdDownMs: undefined });
+    const { plan, faults } = parsePlan(views);
+    expect(faults).toEqual([]);
+    expect(plan?.serves.get("egress/internet")).toMatchObject({ snat: { type: "Masquerade" }, holdDownMs: 1_000 });
+  });
+
   it("holds paths with sorted destinations, LAN routes, and what a gateway serves", () => {
     const client = parsePlan(received(output, "datacenter1")).plan;
     expect([...(client?.paths.keys() ?? [])]).toEqual(["egress/internet", "subnet/dc1"]);
