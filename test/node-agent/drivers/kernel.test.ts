@@ -354,6 +354,8 @@ describe.runIf(isRoot)("drivers on a real kernel", () => {
 
 /** A signal is not yet a standstill: a thread that runs on another processor may answer once more. */
 async function stop(pid: number): Promise<void> {
+  // Zero would be this process with all that it started.
+  if (pid === 0) throw new Error("there is no such process");
   process.kill(pid, "SIGSTOP");
   const stands = (thread: string): boolean => /^State:\tT/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, "utf8"));
   await eventually(5_000, "all threads stand still", () => Promise.resolve(readdirSync(`/proc/${pid}/task`).every(stands)));
