@@ -8,7 +8,7 @@ import type { NodeName } from "../mesh/model/scalars.ts";
 import { PLAN_FORMAT } from "../mesh/model/wire.ts";
 import { joinEndpoint } from "../mesh/net/ip.ts";
 import { publicRanges } from "./api/guard.ts";
-import { createListeners, listenTcp, listenUnix, principalOfRequest, remoteAddress } from "./api/http.ts";
+import { createListeners, listenTcp, listenUnix, principalOfRequest, rawAnswer, remoteAddress } from "./api/http.ts";
 import { openAudit } from "./api/audit.ts";
 import { remove } from "./api/apply.ts";
 import { joinRoutes } from "./api/join-routes.ts";
@@ -209,12 +209,7 @@ export async function runController(options: ControllerOptions): Promise<Running
     for (const routes of [joinRoutes, tokenRoutes, resourceRoutes, nodeRoutes, opsRoutes]) routes(app, services);
     const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE, clientTracking: false });
     const upgrade = (request: Parameters<typeof principalOfRequest>[0], socket: Duplex, head: Buffer): void => {
-      const refuse = (error: IsthmusError): void => {
-        const body = JSON.stringify(error.toJSON());
-        socket.end(
-          `HTTP/1.1 ${error.http} ${error.code}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-        );
-      };
+      const refuse = (error: IsthmusError): void => void socket.end(rawAnswer(error));
       socket.on("error", () => socket.destroy());
       if (request.url?.split("?")[0] !== "/v1/agent") return refuse(new IsthmusError("NotFound", "agents connect to /v1/agent"));
       const principal = principalOfRequest(request, mirror, authority.issuers, now());

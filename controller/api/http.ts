@@ -9,7 +9,7 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from "n
 import { connect, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { TLSSocket, type SecureContextOptions } from "node:tls";
-import fastify, { type FastifyInstance, type FastifyRequest } from "fastify";
+import fastify, { type ConnectionError, type FastifyInstance, type FastifyRequest } from "fastify";
 import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
 import { canonicalIp } from "../../mesh/net/ip.ts";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
@@ -17,6 +17,8 @@ import { principalOf, type AdminRole, type Principal } from "../pki/principal.ts
 import type { Mirror } from "../reconcile/mirror.ts";
 
 const HANDSHAKE_MS = 20_000;
+/** Until a request has come whole, from its connection or the request before. Answers and upgraded connections last as long as they like. */
+const REQUEST_MS = 15_000;
 const BODY_LIMIT = 16 * 1024 * 1024;
 /** Bytes of a body that comes from nobody in particular. */
 export const OPEN_BODY_LIMIT = 64 * 1024;
@@ -37,6 +39,8 @@ export interface HttpOptions {
   readonly mirror: () => Mirror;
   readonly now: () => number;
   readonly log: (message: string, detail?: object) => void;
+  /** Milliseconds until a request has come whole; shorter in tests. */
+  readonly requestMs?: number;
 }
 
 declare module "fastify" {
@@ -56,10 +60,12 @@ export function secureContextOf(server: { readonly cert: string; readonly key: s
 export function createListeners(options: HttpOptions): Listeners {
   let https: HttpsServer | undefined;
   let unix: Server | undefined;
+  const requestMs = options.requestMs ?? REQUEST_MS;
   const app = fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
     forceCloseConnections: true,
+    clientErrorHandler: refuseUnread,
     // What comes in is checked by zod. Without compilers of our own fastify loads its JSON schema compilers, 100 modules that nobody uses.
     schemaController: { compilersFactory: { buildValidator: noSchemas, buildSerializer: noSchemas } },
     serverFactory: (handler) => {
@@ -70,6 +76,9 @@ export function createListeners(options: HttpOptions): Listeners {
           requestCert: true,
           rejectUnauthorized: false,
           handshakeTimeout: HANDSHAKE_MS,
+          requestTimeout: requestMs,
+          headersTimeout: requestMs,
+          connectionsCheckingInterval: Math.ceil(requestMs / 3),
           ALPNProtocols: ["http/1.1"],
         },
         handler,
@@ -104,6 +113,23 @@ export function createListeners(options: HttpOptions): Listeners {
   });
   if (https === undefined || unix === undefined) throw new IsthmusError("Internal", "the listeners were not made");
   return { app, https, unix };
+}
+
+/** A request that did not come whole, or is no HTTP: the caller is told in words that it knows, so that a slow one tries again. */
+function refuseUnread(thrown: ConnectionError, socket: Socket): void {
+  if (thrown.code === "ECONNRESET" || socket.destroyed) return;
+  const late = thrown.code === "ERR_HTTP_REQUEST_TIMEOUT";
+  const error = late
+    ? new IsthmusError("Timeout", "the request did not come whole in time")
+    : new IsthmusError("BadRequest", "that is no HTTP request");
+  if (socket.writable) socket.write(rawAnswer(error));
+  socket.destroy(thrown);
+}
+
+/** An error as the whole text of an HTTP answer, for connections that fastify does not answer on. */
+export function rawAnswer(error: IsthmusError): string {
+  const body = JSON.stringify(error.toJSON());
+  return `HTTP/1.1 ${error.http} ${error.code}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`;
 }
 
 function noSchemas(): never {

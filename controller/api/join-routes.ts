@@ -19,8 +19,10 @@ export function joinRoutes(app: FastifyInstance, services: Services): void {
       const faults = parsed.error.issues.map((issue) => ({ path: issue.path.join("."), message: issue.message }));
       throw new IsthmusError("BadRequest", `the join request is not valid: ${faults[0]?.path} ${faults[0]?.message}`, { faults });
     }
+    const address = remoteAddress(request.socket);
+    using _place = joinLimit.begin(address);
     const { token, ...body } = parsed.data;
-    const joined = await joins.join(withToken && token !== undefined ? { ...body, token } : body, remoteAddress(request.socket));
+    const joined = await joins.join(withToken && token !== undefined ? { ...body, token } : body, address);
     const { name } = joined.node.metadata;
     if (joined.action === "joined") {
       audit.record({ who: `node/${name}`, action: "join", kind: "MeshNode", name, after: joined.node, revision: joined.revision });
@@ -47,10 +49,9 @@ export function joinRoutes(app: FastifyInstance, services: Services): void {
   const limit = {
     bodyLimit: OPEN_BODY_LIMIT,
     // Before the body is read.
-    onRequest: (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void): void => {
+    onRequest: (request: FastifyRequest, _reply: FastifyReply, next: (error?: Error) => void): void => {
       try {
         joinLimit.admit(remoteAddress(request.socket));
-        reply.raw.once("close", joinLimit.done);
         next();
       } catch (thrown) {
         next(asIsthmusError(thrown));

@@ -9,21 +9,26 @@ import { createBucket, type Bucket, type Rate } from "../bucket.ts";
 
 /** Of one address. A thousand machines behind one NAT may join at once, twice. */
 const OF_ADDRESS: Rate = { perSecond: 50, burst: 2_000 };
-/** Being worked on at one time, from all addresses. */
+/** Being worked on at one time, from all addresses, and from one: nobody takes all the places. */
 const UNDER_WAY = 2_000;
+const UNDER_WAY_OF_ADDRESS = 1_000;
 /** Addresses that are remembered before those that were silent are forgotten. */
 const REMEMBERED = 1_000;
 
 export interface JoinLimit {
-  /** @throws {IsthmusError} `TooManyMessages` */
+  /** Counts a call, whatever it brings. @throws {IsthmusError} `TooManyMessages` */
   admit(address: IpAddress | undefined): void;
-  /** One that was admitted is answered, or its connection is gone. */
-  done(): void;
+  /**
+   * Takes a place until it is disposed of. Only for a request that has come whole: whoever sends none to its end would hold the place
+   * for as long as he likes. @throws {IsthmusError} `TooManyMessages`
+   */
+  begin(address: IpAddress | undefined): Disposable;
 }
 
 /** @param monotonic milliseconds of a clock that nobody sets */
 export function createJoinLimit(monotonic: () => number): JoinLimit {
   const buckets = new Map<string, Bucket>();
+  const ofAddress = new Map<string, number>();
   let sweepAt = REMEMBERED;
   let underWay = 0;
 
@@ -38,19 +43,30 @@ export function createJoinLimit(monotonic: () => number): JoinLimit {
     return bucket;
   }
 
+  function count(key: string, by: 1 | -1): void {
+    underWay += by;
+    const held = (ofAddress.get(key) ?? 0) + by;
+    if (held === 0) ofAddress.delete(key);
+    else ofAddress.set(key, held);
+  }
+
   return {
     admit(address) {
-      if (underWay >= UNDER_WAY) throw tooMany(`the controller works on ${UNDER_WAY} joins and renewals already`);
-      if (address !== undefined) {
-        const now = monotonic();
-        const bucket = bucketOf(address, now);
-        // What is refused costs nothing: those who try again would never be let in.
-        if (bucket.ahead(now) > 0) throw tooMany(`more than ${OF_ADDRESS.perSecond} joins and renewals a second come from ${address}`);
-        bucket.take(1, now);
-      }
-      underWay++;
+      if (address === undefined) return;
+      const now = monotonic();
+      const bucket = bucketOf(address, now);
+      // What is refused costs nothing: those who try again would never be let in.
+      if (bucket.ahead(now) > 0) throw tooMany(`more than ${OF_ADDRESS.perSecond} joins and renewals a second come from ${address}`);
+      bucket.take(1, now);
     },
-    done: () => void underWay--,
+    begin(address) {
+      const key = address === undefined ? "" : whose(address);
+      if (underWay >= UNDER_WAY) throw tooMany(`the controller works on ${UNDER_WAY} joins and renewals already`);
+      if ((ofAddress.get(key) ?? 0) >= UNDER_WAY_OF_ADDRESS)
+        throw tooMany(`the controller works on ${UNDER_WAY_OF_ADDRESS} joins and renewals from ${address ?? "its own socket"} already`);
+      count(key, 1);
+      return { [Symbol.dispose]: () => count(key, -1) };
+    },
   };
 }
 
