@@ -115,5 +115,5 @@ export function createTelling({ reporter, condition, files, intake, identity, wa
 
 function muteText(mute: readonly string[]): string | undefined {
   if (mute.length === 0) return undefined;
-  return `the wireguard-go of ${mute.join(", ")} does not answer: within seconds it is ended and made anew. If this comes back, see its log (wireguard-go.INTERFACE.log in the run directory, or the journal), memory and disks of this machine`;
+  return `WireGuard does not answer for ${mute.join(", ")}, which is left as it was last seen; a wireguard-go that stays mute is ended and made anew within seconds. If this comes back, see memory and disks of this machine, and the log of the wireguard-go (wireguard-go.INTERFACE.log in the run directory, or the journal)`;
 }

@@ -39,7 +39,7 @@ export interface WgInterface {
   readonly up: boolean;
   /** Observed only: a device of our name that does not speak WireGuard (its process lost its socket); it is made anew. */
   readonly broken?: true;
-  /** Observed only: its process does not answer now; this is what it said last. Nothing is asked of it before it speaks or is made anew. */
+  /** Observed only: WireGuard does not answer for it now; this is what it said last. Nothing is asked of it before it speaks or is made anew. */
   readonly mute?: true;
 }
 
