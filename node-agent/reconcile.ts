@@ -53,7 +53,7 @@ export interface Pass {
   readonly before: Elections;
   /** Gateways that got no link because there are more than 63. */
   readonly withoutLink: readonly NodeName[];
-  /** Interfaces whose process does not answer. */
+  /** Interfaces that WireGuard does not answer for, by name. */
   readonly mute: readonly string[];
   readonly failures: readonly ApplyResult[];
   readonly operations: number;
@@ -289,9 +289,9 @@ function stopping(): IsthmusError {
   return new IsthmusError("Internal", "the agent is stopping");
 }
 
-/** Interfaces whose process does not answer. */
+/** Interfaces that WireGuard does not answer for, by name. */
 export function muteOf(seen: ReadonlyMap<string, Pick<WgInterface, "mute">>): string[] {
-  return [...seen].flatMap(([name, { mute }]) => (mute ? [name] : []));
+  return [...seen].flatMap(([name, { mute }]) => (mute ? [name] : [])).sort();
 }
 
 /** Who does not answer cannot be told anything: it is wanted as it is until it speaks, or until it is made anew. */

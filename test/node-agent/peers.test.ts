@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { parsePlan } from "../../mesh/compile/parse-plan.ts";
 import { desiredKernel } from "../../mesh/kernel/desired.ts";
+import type { SilentState } from "../../mesh/kernel/silent-drift.ts";
 import type { DesiredInput, WgDevice, WgPeerSeen } from "../../mesh/kernel/types.ts";
 import type { WgPublicKey } from "../../mesh/model/scalars.ts";
 import { NO_ELECTIONS } from "../../node-agent/elections.ts";
@@ -55,16 +56,28 @@ function devices(change: (peer: WgPeerSeen) => WgPeerSeen): Map<string, WgDevice
 interface World {
   last: Pass;
   change: (peer: WgPeerSeen) => WgPeerSeen;
+  /** In the order in which they were suspected. */
+  mute: readonly string[];
   /** Looks so far, and how many of them asked for the kernel to be put right. */
   looks: number;
   drifts: number;
 }
 
 async function withKeeper(work: (world: World, look: () => Promise<void>) => Promise<void>): Promise<void> {
-  const world: World = { last: pass(), change: (peer) => peer, looks: 0, drifts: 0 };
+  const world: World = { last: pass(), change: (peer) => peer, mute: [], looks: 0, drifts: 0 };
   const stop = new AbortController();
+  const observeSilent = async (): Promise<SilentState> => {
+    world.looks++;
+    const seen = devices(world.change);
+    for (const name of world.mute) {
+      const device = seen.get(name);
+      seen.delete(name);
+      if (device !== undefined) seen.set(name, { ...device, mute: true });
+    }
+    return { wireguard: seen, sysctls: desired.state.sysctls };
+  };
   const keeper = createPeerKeeper({
-    kernel: { observeSilent: async () => (world.looks++, { wireguard: devices(world.change), sysctls: desired.state.sysctls }) },
+    kernel: { observeSilent },
     now: Date.now,
     file: join(folder, "endpoints"),
     lastPass: () => world.last,
@@ -98,6 +111,19 @@ test("a change by someone else is told without any wake-up, and told again while
     expect(world.drifts).toBe(0);
     world.change = withoutKeepalive;
     await eventually("told twice", () => world.drifts > 1);
+  });
+});
+
+test("what was mute at the last pass and still is needs no other one, in whatever order it fell silent", async () => {
+  await withKeeper(async (world, look) => {
+    const mute = [...desired.state.wireguard.keys()].sort();
+    expect(mute.length).toBeGreaterThan(1);
+    world.last = { ...pass(), mute };
+    world.mute = mute.toReversed();
+    await look();
+    expect(world.drifts).toBe(0);
+    world.mute = mute.slice(1);
+    await eventually("one that speaks again is told", () => world.drifts > 0);
   });
 });
 
