@@ -2,7 +2,7 @@
 /** Entry of the command line. */
 import { realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { CommanderError } from "commander";
+import { type Command, CommanderError } from "commander";
 import type { Delegated } from "./commands/tools.ts";
 import { type Io, processIo } from "./io.ts";
 import { buildProgram } from "./program.ts";
@@ -20,7 +20,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       program.outputHelp();
       return 0;
     }
-    await program.parseAsync([...argv], { from: "user" });
+    await program.parseAsync(asksForHelp(argv) ? helpWords(program, argv.slice(1)) : [...argv], { from: "user" });
     return status;
   } catch (thrown) {
     return await failure(thrown, io);
@@ -29,6 +29,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
 
 /** `lab`, `bench` and `sim` have command lines of their own, with options that look like ours. */
 async function delegate(argv: readonly string[]): Promise<number | undefined> {
+  if (asksForHelp(argv)) return await delegate([...argv.slice(1), "--help"]);
   const [first, ...rest] = argv;
   switch (first as Delegated | undefined) {
     case "lab":
@@ -45,6 +46,23 @@ async function delegate(argv: readonly string[]): Promise<number | undefined> {
       return undefined;
   }
   return undefined;
+}
+
+/** `help WORD…`; of `test`, which only the launcher runs, there is but the one line that the program has. */
+function asksForHelp([first, about]: readonly string[]): boolean {
+  return first === "help" && about !== undefined && about !== "test";
+}
+
+/** `help WORD…` is `WORD… --help`. A word that names no command is left to be refused as such: with `--help` behind it, it is not looked at. */
+function helpWords(program: Command, words: readonly string[]): string[] {
+  let at = program;
+  for (const [i, word] of words.entries()) {
+    if (at.commands.length === 0 || word === "help") break;
+    const next = at.commands.find((command) => command.name() === word);
+    if (next === undefined) return words.slice(0, i + 1);
+    at = next;
+  }
+  return [...words.filter((word) => word !== "help"), "--help"];
 }
 
 /** A part of the source tree that an installation may lack. */

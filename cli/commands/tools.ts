@@ -13,7 +13,19 @@ export type Delegated = keyof typeof DELEGATED;
 
 export function registerTools(program: Command, cli: Cli): void {
   for (const [name, description] of Object.entries(DELEGATED)) {
-    program.command(name).description(description).argument("[args...]").helpOption(false).allowUnknownOption();
+    program
+      .command(name)
+      .description(description)
+      .argument("[args...]")
+      .helpOption(false)
+      .allowUnknownOption()
+      .action(async () => {
+        // `main.ts` runs them by the first word; whoever comes by here wrote flags before it.
+        const { IsthmusError } = await import("../../mesh/errors.ts");
+        throw new IsthmusError("BadRequest", `flags before \`${name}\` mean nothing to it; nothing was done`, {
+          remedy: `Write \`isthmus ${name} …\`, and its own flags behind that.`,
+        });
+      });
   }
 
   program

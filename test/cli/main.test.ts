@@ -17,6 +17,12 @@ describe("the command line", () => {
     [["explain", "egressgateway.spec.failbck"], 3, 'did you mean "failback"?'],
     [["completion", "bahs"], 2, "did you mean bash?"],
     [["test"], 2, "./isthmus test"],
+    [["--context", "x", "test"], 2, "flags before `test` mean nothing to it; nothing was done"],
+    [["--context=x", "lab", "down", "--name", "zzz"], 2, "Write `isthmus lab …`"],
+    [["--socket", "/x", "bench"], 2, "nothing was done"],
+    [["--socket", "/x", "sim", "--seeds", "1"], 2, "nothing was done"],
+    [["help", "nope"], 2, "unknown command 'nope'"],
+    [["help", "create", "nope"], 2, "unknown command 'nope'"],
     [["get", "node/"], 2, "is not KIND/NAME"],
     [["join"], 2, "no token is given"],
     [["join", "a", "--token-file", "b"], 2, "exclude each other"],
@@ -28,8 +34,23 @@ describe("the command line", () => {
 
   it("shows help without arguments, and for every command, with status 0", async () => {
     expect(await isthmus([])).toMatchObject({ status: 0, err: "" });
-    for (const argv of [["--help"], ["get", "--help"], ["help", "create"], ["create", "site", "--help"]])
+    for (const argv of [
+      ["--help"],
+      ["get", "--help"],
+      ["help", "create"],
+      ["create", "site", "--help"],
+      ["help"],
+      ["help", "help"],
+      ["help", "test"],
+      ["help", "get", "nodes"],
+    ])
       expect(await isthmus(argv)).toMatchObject({ status: 0, err: "" });
+  });
+
+  it("shows the help of a command of a command", async () => {
+    expect((await isthmus(["help", "create", "site"])).out).toContain("Usage: isthmus create site");
+    const lab = execFileSync(process.execPath, [new URL("../../cli/main.ts", import.meta.url).pathname, "help", "lab", "up"], { encoding: "utf8" });
+    expect(lab).toContain("--no-manifests");
   });
 
   it("says its version as --version too", async () => {
