@@ -34,7 +34,7 @@ export function resultsOf(pass: Pass, wall: (at: number) => number, refused: Ref
     reason: Reason,
     since: number,
     alive: boolean,
-    of: Pick<ResourceResult, "draining" | "unusable"> = {},
+    of: Pick<ResourceResult, "draining" | "cordons" | "unusable"> = {},
   ): void => {
     const error = failed.get(id);
     const refusals = refused.byId.get(id) ?? [];
@@ -57,6 +57,10 @@ export function resultsOf(pass: Pass, wall: (at: number) => number, refused: Ref
         ...listed(
           "draining",
           choice.draining.map(({ node }) => node),
+        ),
+        ...listed(
+          "cordons",
+          (plan.paths.get(id)?.gateways ?? []).flatMap(({ node, cordon }) => (cordon === undefined ? [] : [{ gateway: node, cordon }])),
         ),
         ...listed("unusable", unusableOf(choice)),
       },

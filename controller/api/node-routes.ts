@@ -58,6 +58,7 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
     return change(request.params.name, who, "drain", (spec) => ({
       ...uncordoned(spec),
       cordoned: true,
+      ...cordonedAt(spec, now()),
       ...(timeout === undefined ? {} : { drainTimeout: timeout }),
     }));
   });
@@ -124,6 +125,12 @@ export function nodeRoutes(app: FastifyInstance, services: Services): void {
 }
 
 function uncordoned(spec: Node["spec"]): Node["spec"] {
-  const { cordoned: _cordoned, drainTimeout: _drainTimeout, ...rest } = spec;
+  const { cordoned: _cordoned, cordonedAt: _cordonedAt, drainTimeout: _drainTimeout, ...rest } = spec;
   return rest;
+}
+
+/** Another timeout for a node that drains already is no other drain. */
+function cordonedAt(spec: Node["spec"], now: number): Pick<Node["spec"], "cordonedAt"> {
+  if (spec.cordoned !== true) return { cordonedAt: new Date(now).toISOString() };
+  return spec.cordonedAt === undefined ? {} : { cordonedAt: spec.cordonedAt };
 }

@@ -17,15 +17,11 @@ export interface Judged {
   readonly rest: Omit<IntentStatus, "conditions">;
 }
 
-/**
- * @param revision of the last change of the node itself
- * @param overdue whether its drain has had the longest drain timeout; asked of a cordoned node only
- */
+/** @param overdue whether its drain has had the longest drain timeout; asked of a cordoned node only */
 export function nodeConditions(
   node: Resource<"MeshNode">,
   reports: Reports,
   output: CompileOutput | undefined,
-  revision: number,
   overdue: () => boolean,
 ): readonly Plain[] {
   const { name } = node.metadata;
@@ -37,7 +33,7 @@ export function nodeConditions(
       { type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" },
       drainedCondition({
         node: name,
-        revision,
+        cordon: node.spec.cordonedAt ?? "",
         intents: output?.intentStatus.values() ?? [],
         report: (one) => reports.get(one),
         contact: (one) => reports.contact(one),

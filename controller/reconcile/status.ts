@@ -5,7 +5,7 @@ import type { Condition, IntentStatus } from "../../mesh/model/meta.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import { durationMs, type NodeName } from "../../mesh/model/scalars.ts";
 import { judgeIntent, nodeConditions, type Plain, siteConditions } from "./conditions.ts";
-import { kindFolder, resourceKey } from "./keys.ts";
+import { kindFolder } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
@@ -79,8 +79,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
   }
 
   function ofNode(node: Resource<"MeshNode">): readonly Plain[] {
-    const revision = mirror.get(resourceKey("MeshNode", node.metadata.name))?.revision ?? 0;
-    return nodeConditions(node, reports, output(), revision, () => {
+    return nodeConditions(node, reports, output(), () => {
       const cordoned = since.get(intentKey("MeshNode", node.metadata.name))?.get("Draining");
       return cordoned !== undefined && now() - Date.parse(cordoned.at) >= longestDrainMs(node);
     });

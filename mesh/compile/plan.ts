@@ -114,9 +114,11 @@ function headOf(draft: Draft, context: Context): unknown {
   if (draft.kind === "lan") return draft.plan;
   const { created, ...plan } = draft.plan;
   const gateways = draft.gateways.map(({ node, priority, retiring }) => {
-    const { cordoned, drainTimeout } = context.nodeByName.get(node)?.resource.spec ?? {};
+    const { cordoned, cordonedAt = "", drainTimeout } = context.nodeByName.get(node)?.resource.spec ?? {};
+    const drainMs = drainTimeout === undefined ? plan.drainTimeoutMs : durationMs(drainTimeout);
     const more = retiring === undefined ? {} : { retiring };
-    return { node, priority, ...more, ...(cordoned === true && drainTimeout !== undefined ? { drainMs: durationMs(drainTimeout) } : {}) };
+    // Clients hear of it here and not from the gateway alone: only who knows of a drain can say that he is out of its way.
+    return { node, priority, ...more, ...(cordoned === true ? { drainMs, cordon: cordonedAt } : {}) };
   });
   return { created, gateways, ...plan } satisfies PathPlan;
 }

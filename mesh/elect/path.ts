@@ -48,9 +48,11 @@ export function adoptedChoice(active: readonly NodeName[], now: number): Choice 
 export function electPath(input: PathInput): Choice {
   const { path, previous } = input;
   if (path.gateways.some(({ node }) => node === input.self)) return finish(input, [], { active: [], reason: "SelfGateway" });
-  const candidates: Candidate[] = path.gateways.map(({ node, priority, retiring }, rank) => {
+  const candidates: Candidate[] = path.gateways.map(({ node, priority, drainMs, retiring }, rank) => {
     const link = input.links.get(node);
-    return { node, priority, rank, link, tier: tierOf(input.id, link, retiring) };
+    const tier = tierOf(input.id, link, retiring);
+    // The plan's word comes before the gateway's own: who told the controller that he knows of a drain does not go back there.
+    return { node, priority, rank, link, tier: tier === TIER.Good && drainMs !== undefined ? TIER.Draining : tier };
   });
   const current = candidates.filter(({ node }) => previous?.active.includes(node));
   const pick = choose(input, candidates, current);

@@ -10,6 +10,11 @@ export const MeshNodeSpec = z.strictObject({
   publicKey: WgPublicKey.describe("WireGuard public key."),
   tlsKey: z.string().length(64).describe("SHA-256 of the public key of the node's TLS certificate, hex."),
   cordoned: z.boolean().optional().describe("Draining: gateways and routes move away, new flows first."),
+  cordonedAt: z
+    .string()
+    .max(32)
+    .optional()
+    .describe("Since when it drains, RFC 3339; set by the controller, and what tells one drain from the next."),
   drainTimeout: z.string().max(12).optional().describe("While draining: how long established flows may stay; each intent's own when absent."),
   advertise: z.array(Cidr).max(256).optional().describe("Prefixes granted to this node."),
   endpoints: z.array(Endpoint).max(8).optional().describe("Endpoints set by an admin; tried before those that the agent found."),

@@ -83,10 +83,19 @@ export const PathPlan = z.object({
   /** Older claims win a destination (ms since 1970; ties by id). */
   created: z.number(),
   /**
-   * Best first. `priority` groups equals for Spread; `drainMs` replaces the path's drain timeout where the gateway's drain has its own.
+   * Best first. `priority` groups equals for Spread. `drainMs`: it is being drained, and flows may stay so long; `cordon` tells this drain
+   * from an earlier one, so that a client can say which it knows of (both absent where an older controller does not say).
    * `retiring`, at the end: the intent let it go, and it serves established flows until they have moved.
    */
-  gateways: z.array(z.object({ node: NodeName, priority: z.int(), drainMs: z.int().optional(), retiring: z.literal(true).optional() })),
+  gateways: z.array(
+    z.object({
+      node: NodeName,
+      priority: z.int(),
+      drainMs: z.int().optional(),
+      cordon: z.string().optional(),
+      retiring: z.literal(true).optional(),
+    }),
+  ),
   intervalMs: z.int(),
   threshold: z.int(),
   holdDownMs: z.int(),

@@ -92,6 +92,11 @@ export const ResourceResult = z.object({
   active: z.array(NodeName).max(64).optional(),
   /** Gateways that it no longer uses for new flows, and that keep established ones until the drain timeout. */
   draining: z.array(NodeName).max(64).optional(),
+  /** Drains that this result was made in knowledge of (`cordon` of the plan's gateways): no word from before one may end it. */
+  cordons: z
+    .array(z.object({ gateway: NodeName, cordon: z.string().max(32) }))
+    .max(64)
+    .optional(),
   /** Gateways that this node could not use now, and why; what carries its traffic may be well all the same. */
   unusable: z
     .array(z.object({ gateway: NodeName, why: z.string().max(32) }))

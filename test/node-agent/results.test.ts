@@ -91,6 +91,21 @@ test("a gateway that failed is named beside the one that carries, and no longer 
   expect(at("Up", "Up", "Up").results["egress/web"]).not.toHaveProperty("unusable");
 });
 
+test("a result names the drains that it was made in knowledge of, one from the next", () => {
+  const drained = (more: object): Plan => {
+    const plan = planOf();
+    const web = plan.paths.get("egress/web");
+    if (web === undefined) throw new Error("no path");
+    const gateways = web.gateways.map((one) => (one.node === "g1" ? { ...one, ...more } : one));
+    return { ...plan, paths: new Map([...plan.paths, ["egress/web", { ...web, gateways }]]) };
+  };
+  const told = (more: object) => story(drained(more))("Up", "Up", "Up").results["egress/web"];
+  expect(told({})).toMatchObject({ nextHop: "g1" });
+  expect(told({})).not.toHaveProperty("cordons");
+  for (const cordon of ["", "2026-11-21T23:00:00.000Z"])
+    expect(told({ drainMs: 60_000, cordon })).toMatchObject({ nextHop: "g2", cordons: [{ gateway: "g1", cordon }] });
+});
+
 describe("where every gateway is believed dead (I4)", () => {
   test("the choice stays, and is told as a fault with what can be done", () => {
     const at = story();

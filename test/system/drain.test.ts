@@ -86,6 +86,25 @@ describe("drain and uncordon", () => {
   });
 });
 
+describe("a drain without a timeout of its own", () => {
+  test("ends with the drain timeout of the intent, and at once where nothing uses the node; a label that is given meanwhile changes nothing", async () => {
+    await settled(plane);
+    await plane.apply(egress({ drainTimeout: "2s" }));
+    await steady(plane, "datacenter1", "do1");
+    for (const node of ["do2", "do1"]) {
+      // It gives up 15 s after the intent's drain timeout; clients that nobody hears of count as gone after a minute only.
+      await plane.cli("drain", node);
+      await plane.cli("label", "node", node, "rack=7");
+      const { conditions } = (await plane.object("meshnodes", node)).status ?? {};
+      expect(conditions?.find(({ type }) => type === "Drained")).toMatchObject({ status: "True" });
+      await plane.cli("label", "node", node, "rack-");
+      await plane.cli("uncordon", node);
+      await settled(plane);
+      await steady(plane, "datacenter1", "do1");
+    }
+  });
+});
+
 describe("a change of the intent", () => {
   const via = (...sites: string[]): object => ({ gateways: sites.map((site, i) => ({ site, priority: 200 - i })), failback: { type: "Immediate" } });
   const conditionIs = async (type: string): Promise<unknown> =>

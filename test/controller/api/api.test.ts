@@ -234,6 +234,25 @@ describe("the API", () => {
     await agent.disconnect();
   });
 
+  test("a drain is told from the next one, not from itself with another timeout or another label", async () => {
+    const { secret } = await makeToken(controller, { site: "dc1" });
+    const agent = await newNode(controller, secret, "cordoned");
+    const cordonedAt = async (action?: string, body: object = {}): Promise<unknown> => {
+      if (action !== undefined) await call(controller, "POST", `/v1/nodes/cordoned/${action}`, body);
+      return (await call<{ spec: { cordonedAt?: string } }>(controller, "GET", "/v1/resources/meshnodes/cordoned")).spec.cordonedAt;
+    };
+    const first = await cordonedAt("drain");
+    expect(first).toEqual(expect.any(String));
+    expect(await cordonedAt("drain", { timeout: "30s" })).toBe(first);
+    await call(controller, "PATCH", "/v1/resources/meshnodes/cordoned/labels", { set: { rack: "7" } });
+    expect(await cordonedAt()).toBe(first);
+    expect(await cordonedAt("uncordon")).toBeUndefined();
+    const second = await cordonedAt("drain");
+    expect(second).toEqual(expect.any(String));
+    expect(second).not.toBe(first);
+    await agent.disconnect();
+  });
+
   test("the same event again is counted, and a watch hears of new ones", async () => {
     const { secret } = await makeToken(controller, { site: "dc1" });
     const agent = await newNode(controller, secret, "noisy");

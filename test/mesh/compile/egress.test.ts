@@ -187,7 +187,7 @@ describe("the rest of the spec", () => {
     });
   });
 
-  it("tells clients how long the flows of a node that is drained may stay, as its drain says", () => {
+  it("tells clients of each drain, and how long flows may stay there: as the drain says, or else the path", () => {
     const gateways = (spec: object): unknown => {
       const all = fourNodes({
         egress: [
@@ -200,15 +200,19 @@ describe("the rest of the spec", () => {
       });
       return pathOf(compile({ ...all, nodes: all.nodes.map((one) => (one.metadata.name === "do1" ? node("do1", "fra", 3, spec) : one)) })).gateways;
     };
-    expect(gateways({ cordoned: true, drainTimeout: "3s" })).toEqual([
-      { node: "do1", priority: 100, drainMs: 3_000 },
+    const cordonedAt = "2026-11-21T23:00:00.000Z";
+    const drained = (more: object): object[] => [
+      { node: "do1", priority: 100, ...more },
       { node: "do2", priority: 50 },
-    ]);
+    ];
+    expect(gateways({ cordoned: true, cordonedAt, drainTimeout: "3s" })).toEqual(drained({ drainMs: 3_000, cordon: cordonedAt }));
+    expect(gateways({ cordoned: true, cordonedAt })).toEqual(drained({ drainMs: 120_000, cordon: cordonedAt }));
+    expect(gateways({ cordoned: true })).toEqual(drained({ drainMs: 120_000, cordon: "" }));
+    expect(gateways({ cordoned: true, cordonedAt, labels: { rack: "7" } })).toEqual(gateways({ cordoned: true, cordonedAt }));
     const plain = [
       { node: "do1", priority: 100 },
       { node: "do2", priority: 50 },
     ];
-    expect(gateways({ cordoned: true })).toEqual(plain);
     expect(gateways({ drainTimeout: "3s" })).toEqual(plain);
   });
 

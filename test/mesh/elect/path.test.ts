@@ -165,6 +165,23 @@ describe("failover", () => {
     expect(at(3_100, { a: "drain", b: "up" }, { path })).toMatchObject({ active: ["b"], draining: [] });
   });
 
+  test("the plan's word of a drain counts before the gateway's own: nobody goes back there meanwhile", () => {
+    const failback = { type: "Immediate", delayMs: 0 } as const;
+    const drained = plan("ab", {
+      failback,
+      gateways: [
+        { node: n("a"), priority: 100, drainMs: 3_000, cordon: "1" },
+        { node: n("b"), priority: 100 },
+      ],
+    });
+    const at = story(plan("ab", { failback }));
+    at(0, { a: "down", b: "up" });
+    expect(at(100, { a: "up", b: "up" }, { path: drained })).toMatchObject({ active: ["b"], rejected: [{ node: "a", why: "Draining" }] });
+    expect(at(200, { a: "up", b: "down" }, { path: drained })).toMatchObject({ active: ["a"] });
+    expect(at(300, { a: "up", b: "up" }, { path: drained })).toMatchObject({ active: ["b"], draining: [{ node: "a", until: 3_300 }] });
+    expect(at(400, { a: "up", b: "up" })).toMatchObject({ active: ["a"] });
+  });
+
   test("a draining gateway stays where it is the only one alive", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "down" });
