@@ -19,13 +19,15 @@ import {
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { IsthmusError } from "../../mesh/errors.ts";
+import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
 import { namesIn } from "../files.ts";
 import { missing, must, run, startDetached } from "./exec.ts";
 
 const SOCKETS = "/var/run/wireguard";
 const START_DEADLINE_MS = 5_000;
 const END_DEADLINE_MS = 2_000;
+/** All others wait meanwhile: for a systemd that is busy with itself not for long. */
+const SYSTEMD_MS = 2_000;
 const MOST_LOG_BYTES = 1024 * 1024;
 /** Its last words are at the end of it. */
 const WORDS_BYTES = 4096;
@@ -57,10 +59,7 @@ export async function startWireguardGo(name: string, runDir: string): Promise<vo
  * time takes away the socket of the one that comes after it.
  */
 export async function killWireguardGo(name: string, runDir: string): Promise<void> {
-  if (systemdOwnsThisHost()) {
-    await run("systemctl", ["kill", "--signal=SIGKILL", unitOf(name)]);
-    await run("systemctl", ["stop", unitOf(name)]);
-  }
+  if (systemdOwnsThisHost()) await endUnit(name);
   const pid = recordedProcess(name, runDir);
   if (pid !== undefined) {
     process.kill(pid, "SIGKILL");
@@ -68,6 +67,21 @@ export async function killWireguardGo(name: string, runDir: string): Promise<voi
   }
   rmSync(pidFile(runDir, name), { force: true });
   rmSync(socketOf(name), { force: true });
+}
+
+/** Whether a process has, or had, this interface: the kernel's WireGuard has neither socket nor TUN device. Asked before it is removed. */
+export function hasProcess(name: string, runDir: string): boolean {
+  return isUserspace(name) || existsSync(pidFile(runDir, name)) || existsSync(`/sys/class/net/${name}/tun_flags`);
+}
+
+/** A process whose device is gone ends by itself: what systemd does not do in time is not waited for. */
+async function endUnit(name: string): Promise<void> {
+  try {
+    await run("systemctl", ["kill", "--signal=SIGKILL", unitOf(name)], { timeoutMs: SYSTEMD_MS });
+    await run("systemctl", ["stop", unitOf(name)], { timeoutMs: SYSTEMD_MS });
+  } catch (error) {
+    if (asIsthmusError(error).code !== "Timeout") throw error;
+  }
 }
 
 /**
@@ -206,20 +220,11 @@ export function systemdOwnsThisHost(): boolean {
 
 async function startUnderSystemd(name: string): Promise<void> {
   const unit = unitOf(name);
-  const installed = await run("systemctl", ["cat", unit]);
-  await run("systemctl", ["reset-failed", unit]);
-  if (installed.ok) await must("systemctl", ["start", unit]);
-  else
-    await must("systemd-run", [
-      `--unit=${unit}`,
-      "--collect",
-      "--quiet",
-      "--setenv=LOG_LEVEL=error",
-      "--property=Type=exec",
-      "wireguard-go",
-      "-f",
-      name,
-    ]);
+  const installed = await run("systemctl", ["cat", unit], { timeoutMs: SYSTEMD_MS });
+  await run("systemctl", ["reset-failed", unit], { timeoutMs: SYSTEMD_MS });
+  const own = [`--unit=${unit}`, "--collect", "--quiet", "--setenv=LOG_LEVEL=error", "--property=Type=exec", "wireguard-go", "-f", name];
+  const [tool, args] = installed.ok ? (["systemctl", ["start", unit]] as const) : (["systemd-run", own] as const);
+  await must(tool, args, { timeoutMs: START_DEADLINE_MS });
   await untilAnswers(name, () => true, "");
 }
 

@@ -5,40 +5,50 @@ import type { WgDevice, WgInterface, WgPeerSeen } from "../../mesh/kernel/types.
 import type { Cidr, Endpoint, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { must, run } from "./exec.ts";
 import { ipJson } from "./ip.ts";
-import { configureUserspace, isUserspace, killWireguardGo, startWireguardGo } from "./wireguard-go.ts";
+import { configureUserspace, hasProcess, isUserspace, killWireguardGo, startWireguardGo } from "./wireguard-go.ts";
 import type { WireguardLook } from "./wireguard-look.ts";
 
 export type LinkOperation = Extract<Operation, { op: "link.add" | "link.set" }>;
 export type PeerOperation = Extract<Operation, { op: "peer.add" | "peer.set" | "peer.remove" | "peer.reset" }>;
 
+/** A module that takes longer to load is asked for again; whoever waits for the answer is not held up for long. */
+const PROBE_MS = 5_000;
+
 /** Whether this host's kernel makes WireGuard devices. */
 export async function kernelHasWireguard(): Promise<boolean> {
   const name = "ismprobe";
-  const made = await run("ip", ["link", "add", name, "type", "wireguard"]);
-  if (made.ok || /File exists/i.test(made.stderr)) await run("ip", ["link", "del", name]);
-  return made.ok || /File exists/i.test(made.stderr);
+  const options = { timeoutMs: PROBE_MS };
+  const made = await run("ip", ["link", "add", name, "type", "wireguard"], options);
+  const yes = made.ok || /File exists/i.test(made.stderr);
+  if (yes) await run("ip", ["link", "del", name], options);
+  return yes;
 }
 
 /** A module may be slow, or be installed later: only a yes stays. */
 const ASK_AGAIN_MS = 60_000;
 
-/** Asks once while the answer is yes, again after a while when it was no, and at once when there was none. */
+/**
+ * Asks at once while there was no answer. A no is asked again after a while, and stands until there is another answer: nobody waits for
+ * that, nor is harmed when there is none.
+ */
 export function rememberYes(ask: () => Promise<boolean>, now: () => number): () => Promise<boolean> {
-  let before: { readonly answer: Promise<boolean>; readonly until: number } | undefined;
-  return () => {
-    if (before !== undefined && now() < before.until) return before.answer;
-    const answer = ask();
-    const mine = { answer, until: Infinity };
-    before = mine;
-    answer.then(
-      (yes) => {
-        if (!yes && before === mine) before = { answer, until: now() + ASK_AGAIN_MS };
-      },
-      () => {
-        if (before === mine) before = undefined;
-      },
-    );
-    return answer;
+  let known: boolean | undefined;
+  let askAgainAt = -Infinity;
+  let asking: Promise<boolean> | undefined;
+  const answer = async (): Promise<boolean> => {
+    try {
+      return (known = await ask());
+    } finally {
+      askAgainAt = now() + ASK_AGAIN_MS;
+      asking = undefined;
+    }
+  };
+  return async () => {
+    if (known === true || (known === false && now() < askAgainAt)) return known;
+    asking ??= answer();
+    if (known === undefined) return asking;
+    asking.catch(() => undefined);
+    return known;
   };
 }
 
@@ -167,8 +177,9 @@ function onlyDevice(before: WgInterface, link: WgInterface): boolean {
 }
 
 export async function removeLink(name: string, runDir: string, look: WireguardLook): Promise<void> {
+  const ofProcess = hasProcess(name, runDir);
   const { ok, stderr } = await run("ip", ["link", "del", "dev", name]);
-  await killWireguardGo(name, runDir);
+  if (ofProcess) await killWireguardGo(name, runDir);
   look.forget(name);
   if (!ok && !/Cannot find device|does not exist/i.test(stderr)) throw new IsthmusError("KernelRefused", `ip link del ${name}: ${stderr.trim()}`);
 }
