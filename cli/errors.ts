@@ -1,11 +1,12 @@
 /** How an error looks on a terminal: what, where, what to do. */
+import { oneLine } from "../mesh/model/words.ts";
 import type { FieldFault, IsthmusError } from "../mesh/errors.ts";
 
 const LONGEST_VALUE = 120;
 
 export function renderError(error: IsthmusError): string {
-  const lines = [`error: ${error.message}`, ...error.faults.map((fault) => `  ${renderFault(fault)}`)];
-  if (error.remedy !== undefined) lines.push(`try: ${error.remedy}`);
+  const lines = [`error: ${shown(error.message)}`, ...error.faults.map((fault) => `  ${shown(renderFault(fault))}`)];
+  if (error.remedy !== undefined) lines.push(`try: ${shown(error.remedy)}`);
   return `${lines.join("\n")}\n`;
 }
 
@@ -22,6 +23,11 @@ export function renderFault(fault: FieldFault): string {
 function placeText({ file, item }: FieldFault, document: number): string {
   const parts = [file ?? [], `document ${document + 1}`, item === undefined ? [] : `item ${item + 1}`];
   return parts.flat().join(", ");
+}
+
+/** The words may be those of a node: without control characters, and no line of theirs begins where ours do. */
+function shown(text: string): string {
+  return text.trimEnd().split("\n").map(oneLine).join("\n  ");
 }
 
 function short(value: unknown): string {

@@ -4,7 +4,7 @@ import type { Choice } from "../mesh/elect/types.ts";
 import { IsthmusError } from "../mesh/errors.ts";
 import { desiredKernel } from "../mesh/kernel/desired.ts";
 import { describeFor, diffKernel } from "../mesh/kernel/diff.ts";
-import type { AgentDiff, Change, Explanation } from "../mesh/model/answers.ts";
+import { type AgentDiff, type Change, type Explanation, MOST_CHANGES, MOST_REFUSED } from "../mesh/model/answers.ts";
 import { IpAddress } from "../mesh/model/scalars.ts";
 import type { Health } from "./elections.ts";
 import { explain } from "./explain.ts";
@@ -12,9 +12,6 @@ import { type Holdings, proposed, type ProposedChange } from "./holdings.ts";
 import { gatewaysInUse, numberLinks } from "./links.ts";
 import type { Pass } from "./reconcile.ts";
 import { refusalText } from "./results.ts";
-
-const MOST_ROWS = 2_000;
-const MOST_REFUSED = 100;
 
 export interface ExplainPorts {
   /** `ip route get`. */
@@ -69,9 +66,9 @@ export function diffProposal(change: ProposedChange, holdings: Holdings, last: P
 
 /** The answer is one message to the controller, and nobody reads more rows of one node. */
 function shortened(rows: Change[]): Change[] {
-  const next = rows[MOST_ROWS];
+  const next = rows[MOST_CHANGES];
   if (next === undefined) return rows;
-  return [...rows.slice(0, MOST_ROWS), { area: next.area, action: next.action, what: `and ${rows.length - MOST_ROWS} more` }];
+  return [...rows.slice(0, MOST_CHANGES), { area: next.area, action: next.action, what: `and ${rows.length - MOST_CHANGES} more` }];
 }
 
 function firstChoice(active: Choice["active"]): Choice {

@@ -2,6 +2,7 @@
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { ApplyResult } from "../../mesh/model/answers.ts";
 import { placeOf } from "../../mesh/model/parse.ts";
+import { oneLine } from "../../mesh/model/words.ts";
 import type { GlobalFlags } from "../cli.ts";
 import { apiPath, type Client } from "../client.ts";
 import { connect } from "../connect.ts";
@@ -57,7 +58,8 @@ export async function printResults(
   results: readonly ApplyResult[],
   flags: { readonly dryRun: boolean; readonly output?: string | undefined },
 ): Promise<void> {
-  for (const result of results) for (const warning of result.warnings ?? []) io.err(`warning: ${fullName(result.kind, result.name)}: ${warning}\n`);
+  for (const result of results)
+    for (const warning of result.warnings ?? []) io.err(`warning: ${fullName(result.kind, result.name)}: ${oneLine(warning)}\n`);
   const objects = results.map((result) => result.object as AnyObject);
   if (flags.output === "json" || flags.output === "yaml") {
     io.out(await serialise(objects.length === 1 ? objects[0] : asList(objects), flags.output));

@@ -1,5 +1,6 @@
 /** `describe`: everything about one object, for people. */
 import type { EventRecord } from "../../mesh/model/answers.ts";
+import { oneLine } from "../../mesh/model/words.ts";
 import { type AnyObject, at, conditions, labelsOf, list, text } from "./objects.ts";
 import { renderTable } from "./table.ts";
 import { ageSince } from "./time.ts";
@@ -97,11 +98,11 @@ function tree(value: unknown, depth: number): string {
   if (Array.isArray(value)) return value.map((item) => listItem(item, depth)).join("");
   return Object.entries((value ?? {}) as Record<string, unknown>)
     .map(([key, item]) => {
-      if (isPlain(item)) return `${pad}${key}: ${String(item)}\n`;
+      if (isPlain(item)) return `${pad}${oneLine(`${key}: ${String(item)}`)}\n`;
       if (Array.isArray(item) && item.every(isPlain) && item.length <= SHORT_LIST)
-        return `${pad}${key}: ${item.length === 0 ? "<none>" : item.join(", ")}\n`;
+        return `${pad}${oneLine(`${key}: ${item.length === 0 ? "<none>" : item.join(", ")}`)}\n`;
       const inner = tree(item, depth + INDENT);
-      return inner === "" ? `${pad}${key}: <none>\n` : `${pad}${key}:\n${inner}`;
+      return inner === "" ? `${pad}${oneLine(key)}: <none>\n` : `${pad}${oneLine(key)}:\n${inner}`;
     })
     .join("");
 }
@@ -109,7 +110,7 @@ function tree(value: unknown, depth: number): string {
 /** `- ` before the first line, the rest below it. */
 function listItem(item: unknown, depth: number): string {
   const pad = " ".repeat(depth);
-  return isPlain(item) ? `${pad}- ${String(item)}\n` : tree(item, depth + INDENT).replace(/^ */, `${pad}- `);
+  return isPlain(item) ? `${pad}- ${oneLine(String(item))}\n` : tree(item, depth + INDENT).replace(/^ */, `${pad}- `);
 }
 
 function isPlain(value: unknown): boolean {

@@ -1,6 +1,6 @@
 /** `diff`: node by node, what would change. */
 import type { Change, NodeDiff } from "../../mesh/model/answers.ts";
-import { count } from "../../mesh/model/words.ts";
+import { count, oneLine } from "../../mesh/model/words.ts";
 import type { styler } from "./style.ts";
 
 const SIGNS = { add: "+", remove: "-", change: "~" } as const;
@@ -12,9 +12,9 @@ export function renderDiff(nodes: readonly NodeDiff[], style: ReturnType<typeof 
   const total = changed.reduce((sum, node) => sum + node.changes.length, 0);
   if (shown.length === 0) return "";
   const blocks = shown.map((node) => {
-    const note = node.source === "plan" ? style("dim", ` (from the plan${node.note === undefined ? "" : `: ${node.note}`})`) : "";
+    const note = node.source === "plan" ? style("dim", ` (from the plan${node.note === undefined ? "" : `: ${oneLine(node.note)}`})`) : "";
     const refused = refusal(node);
-    const warning = refused === undefined ? "" : `  ${style("yellow", `! ${refused}`)}\n`;
+    const warning = refused === undefined ? "" : `  ${style("yellow", `! ${oneLine(refused)}`)}\n`;
     return `${style("bold", `node ${node.node}`)}${note}\n${node.changes.map((change) => line(change, style)).join("")}${warning}`;
   });
   return `${blocks.join("\n")}\n${count(total, "change")} on ${count(changed.length, "node")}\n`;
@@ -30,7 +30,7 @@ function line(change: Change, style: ReturnType<typeof styler>): string {
     change.action === "change" && (change.from !== undefined || change.to !== undefined)
       ? `: ${change.from ?? "nothing"} → ${change.to ?? "nothing"}`
       : detail(change);
-  return `  ${style(COLOURS[change.action], `${SIGNS[change.action]} ${change.area.padEnd(7)} ${change.what}${moved}`)}\n`;
+  return `  ${style(COLOURS[change.action], `${SIGNS[change.action]} ${change.area.padEnd(7)} ${oneLine(change.what + moved)}`)}\n`;
 }
 
 function detail(change: Change): string {

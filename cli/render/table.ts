@@ -1,4 +1,5 @@
 /** Tables as kubectl prints them: left-aligned columns, three spaces between, no lines. */
+import { oneLine } from "../../mesh/model/words.ts";
 
 export interface Column<T> {
   readonly header: string;
@@ -25,7 +26,7 @@ export interface RenderedTable {
 
 export function renderTable<T>(columns: readonly Column<T>[], rows: readonly T[], options: TableOptions): RenderedTable {
   const shown = columns.filter((column) => options.wide || column.wide !== true);
-  const cells = rows.map((row) => shown.map((column) => oneLine(column.value(row))));
+  const cells = rows.map((row) => shown.map((column) => cellOf(column.value(row))));
   const headers = shown.map((column) => column.header);
   const widths = shown.map((_, i) => Math.max(options.widths?.[i] ?? 0, headers[i]?.length ?? 0, ...cells.map((line) => line[i]?.length ?? 0)));
   const render = (line: readonly string[], paint: TableOptions["paint"]): string =>
@@ -42,7 +43,6 @@ export function renderTable<T>(columns: readonly Column<T>[], rows: readonly T[]
 }
 
 /** `<none>` for nothing; a cell never breaks its line or carries a control character from afar to the terminal. */
-function oneLine(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  return text === "" ? "<none>" : text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
+function cellOf(text: string): string {
+  return text === "" ? "<none>" : oneLine(text);
 }

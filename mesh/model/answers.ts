@@ -4,6 +4,11 @@
  */
 import { z } from "zod";
 import { Labels } from "./scalars.ts";
+import { oneLine } from "./words.ts";
+
+/** Words of a node that others read: what it may be is not known, so that it is made harmless where it is read, and cut. */
+const told = (most: number) => z.string().overwrite((text) => (text.length > most ? `${oneLine(text.slice(0, most - 1))}…` : oneLine(text)));
+const Word = told(512);
 
 /** Header of every answer of a controller in Recovery: how many nodes on record have not reported since it began. */
 export const RECOVERY_HEADER = "isthmus-recovery";
@@ -40,11 +45,20 @@ export const Change = z.object({
 });
 export type Change = z.infer<typeof Change>;
 
+/** Rows of one node; one more counts the rest. */
+export const MOST_CHANGES = 2_000;
+/** Intents of which one node says what it would not route. */
+export const MOST_REFUSED = 100;
+const LIST = 2_048;
+
 /** An agent's answer to `ask diff`. */
 export const AgentDiff = z.object({
-  changes: z.array(Change),
+  changes: z.array(Change.extend({ what: Word, from: told(LIST).optional(), to: told(LIST).optional() })).max(MOST_CHANGES + 1),
   /** Why it would not route all that an intent wants, by path or route id. */
-  refused: z.record(z.string(), z.string()).optional(),
+  refused: z
+    .record(z.string().max(512), Word)
+    .refine((refused) => Object.keys(refused).length <= MOST_REFUSED, "too many")
+    .optional(),
 });
 export type AgentDiff = z.infer<typeof AgentDiff>;
 
@@ -63,50 +77,50 @@ export type NodeDiff = z.infer<typeof NodeDiff>;
 /** One step of a packet's way. */
 export const Hop = z.object({
   /** Where it happens: a node's name, or an address outside the mesh. */
-  at: z.string(),
+  at: Word,
   /** What happens, as a sentence. */
-  what: z.string(),
-  dev: z.string().optional(),
-  via: z.string().optional(),
+  what: Word,
+  dev: Word.optional(),
+  via: Word.optional(),
   table: z.int().optional(),
 });
 export type Hop = z.infer<typeof Hop>;
 
 /** A gateway of the path and why it is or is not in use. */
 export const Candidate = z.object({
-  node: z.string().describe("Node name, or the address of a router on a LAN."),
+  node: Word.describe("Node name, or the address of a router on a LAN."),
   active: z.boolean(),
-  why: z.string().describe("`Down`, `LowerPreference` …; the reason of the choice for an active one."),
-  message: z.string().optional(),
+  why: Word.describe("`Down`, `LowerPreference` …; the reason of the choice for an active one."),
+  message: Word.optional(),
   since: z.number().optional(),
 });
 export type Candidate = z.infer<typeof Candidate>;
 
 /** GET /v1/nodes/NAME/explain, and GET /explain of the agent's own socket. */
 export const Explanation = z.object({
-  node: z.string(),
-  destination: z.string(),
+  node: Word,
+  destination: Word,
   /** `Mesh`: an overlay address of a node. `Gateway`: over a gateway link. `Lan`: by a router on the LAN. `Underlay`: not ours. */
   verdict: z.enum(["Local", "Mesh", "Gateway", "Lan", "Underlay", "Protected", "Unreachable"]),
   /** The intent that owns the destination (`egress/web`, `subnet/dc1`, `lanroute/x` …) and its most specific prefix. */
-  owner: z.string().optional(),
-  prefix: z.string().optional(),
+  owner: Word.optional(),
+  prefix: Word.optional(),
   /** Why this way: the reason's word and a sentence. */
-  reason: z.string().optional(),
-  message: z.string().optional(),
+  reason: Word.optional(),
+  message: Word.optional(),
   since: z.number().optional(),
   hops: z.array(Hop),
   candidates: z.array(Candidate).default([]),
-  snat: z.string().optional().describe("`Masquerade`, `None`, or the source address."),
+  snat: Word.optional().describe("`Masquerade`, `None`, or the source address."),
   /** Address that the destination sees, where it is known. */
-  exit: z.string().optional(),
+  exit: Word.optional(),
   /** What `ip route get` says, and whether that is what the plan wants. */
-  kernel: z.object({ text: z.string(), agrees: z.boolean(), note: z.string().optional() }).optional(),
+  kernel: z.object({ text: Word, agrees: z.boolean(), note: Word.optional() }).optional(),
 });
 export type Explanation = z.infer<typeof Explanation>;
 
 /** POST /v1/nodes/{name}/restart-wireguard: the interfaces that were made anew; none where WireGuard is part of the kernel. */
-export const WireguardRestart = z.object({ wireguard: z.enum(["kernel", "userspace"]), interfaces: z.array(z.string()) });
+export const WireguardRestart = z.object({ wireguard: z.enum(["kernel", "userspace"]), interfaces: z.array(Word) });
 export type WireguardRestart = z.infer<typeof WireguardRestart>;
 
 /** POST /v1/admins. */

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { IsthmusError } from "../../mesh/errors.ts";
 import { fakeController, type FakeController, type Stored } from "./fake-controller.ts";
 import { isthmus, NOW, type Ran, type RunOptions } from "./run.ts";
 
@@ -236,6 +237,49 @@ describe("diff", () => {
     );
     expect(controller.bodies.at(-1)).toMatchObject({ delete: [{ kind: "EgressGateway", name: "web" }] });
   });
+});
+
+// What a node that was taken over might say: sets the terminal's title, moves up, and writes another line there.
+const EVIL = "\u001b]0;owned\u0007\u001b[1A\u009b2K\r\nnode dc1-b\n";
+
+it("no node's words reach the terminal as control characters", async () => {
+  const path = await file("a.yaml", SITE("a"));
+  controller.warnings = [`on dc1-a: ${EVIL}`];
+  controller.diff = [
+    { node: "dc1-a", source: "agent", note: EVIL, changes: [{ area: "route", action: "change", what: EVIL, from: EVIL, to: EVIL }] },
+    { node: "dc1-b", source: "plan", note: EVIL, changes: [{ area: "route", action: "add", what: EVIL, to: EVIL }] },
+  ];
+  controller.put({
+    apiVersion: "isthmus.dev/v1alpha1",
+    kind: "MeshNode",
+    metadata: { name: "dc1-a" },
+    spec: { site: "dc1" },
+    status: { version: EVIL, endpoints: [EVIL], conditions: [] },
+  });
+  controller.explanation = {
+    node: "dc1-a",
+    destination: "192.0.2.1",
+    verdict: "Gateway",
+    owner: EVIL,
+    reason: EVIL,
+    message: EVIL,
+    hops: [{ at: EVIL, what: EVIL, dev: EVIL }],
+    snat: EVIL,
+    kernel: { text: EVIL, agrees: false, note: EVIL },
+  };
+  for (const argv of [
+    ["apply", "-f", path],
+    ["diff", "-f", path],
+    ["describe", "node", "dc1-a"],
+    ["explain", "dc1-a", "192.0.2.1"],
+    ["explain", "dc1-a", "192.0.2.2"],
+  ]) {
+    if (argv.at(-1) === "192.0.2.2") controller.explanation = new IsthmusError("KernelRefused", EVIL, { remedy: EVIL });
+    const { out, err } = await go(argv);
+    expect(out + err).toContain("node dc1-b");
+    // eslint-disable-next-line no-control-regex
+    expect(out + err).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]|^node dc1-b$/m);
+  }
 });
 
 describe("explain", () => {

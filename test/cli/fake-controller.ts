@@ -27,6 +27,8 @@ export interface FakeController extends AsyncDisposable {
   readonly reads: string[];
   readonly bodies: unknown[];
   diff: NodeDiff[];
+  /** Given with every result of an apply. */
+  warnings: string[];
   explanation: unknown;
   /** Sends a change to all who watch. */
   put(object: Stored, type?: "ADDED" | "MODIFIED" | "DELETED"): void;
@@ -48,6 +50,7 @@ export async function fakeController(now: () => number): Promise<FakeController>
     reads: [],
     bodies: [],
     diff: [],
+    warnings: [],
     explanation: undefined,
     put: (object, type = "MODIFIED") => {
       revision++;
@@ -120,6 +123,7 @@ export async function fakeController(now: () => number): Promise<FakeController>
       }
       case "GET nodes":
         one("meshnodes", plural);
+        if (fake.explanation instanceof IsthmusError) throw fake.explanation;
         return send(response, 200, fake.explanation);
       case "GET backup":
         response.writeHead(200, { "content-type": "application/octet-stream" });
@@ -176,7 +180,13 @@ export async function fakeController(now: () => number): Promise<FakeController>
       const before = fake.objects.get(key);
       const action = before === undefined ? "created" : JSON.stringify(before.spec) === JSON.stringify(resource.spec) ? "unchanged" : "configured";
       if (dryRun !== true && action !== "unchanged") fake.objects.set(key, resource);
-      return { kind: resource.kind, name: resource.metadata.name, action, object: resource };
+      return {
+        kind: resource.kind,
+        name: resource.metadata.name,
+        action,
+        object: resource,
+        ...(fake.warnings.length === 0 ? {} : { warnings: fake.warnings }),
+      };
     });
     return { revision, results };
   }
