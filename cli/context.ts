@@ -1,10 +1,11 @@
 /** Which controller to talk to: the contexts file, flags and environment. The file holds an admin's key: mode 0600. */
-import { mkdir, readFile, stat } from "node:fs/promises";
-import { existsSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { IsthmusError } from "../mesh/errors.ts";
+import { makeFolders } from "../mesh/folders.ts";
 import { formatPath } from "../mesh/model/faults.ts";
 import { nearest } from "../mesh/model/suggest.ts";
 import type { Io } from "./io.ts";
@@ -35,6 +36,8 @@ export interface TargetFlags {
   readonly socket?: string;
 }
 
+const PLACE = "Set HOME to a folder that you may write in, or ISTHMUS_CONFIG to the file itself.";
+
 export const DEFAULT_RUN_DIR = "/run/isthmus";
 
 export function contextsFile(io: Pick<Io, "env">): string {
@@ -49,8 +52,8 @@ export async function readContexts(io: Pick<Io, "env">): Promise<Contexts> {
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { contexts: [] };
-    throw new IsthmusError("Invalid", `${file} cannot be read: ${(error as Error).message}`, { cause: error });
+    if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return { contexts: [] };
+    throw new IsthmusError("Invalid", `${file} cannot be read: ${(error as Error).message}`, { remedy: PLACE, cause: error });
   }
   const { parse } = await import("yaml");
   let raw: unknown;
@@ -77,11 +80,11 @@ export async function readContexts(io: Pick<Io, "env">): Promise<Contexts> {
   });
 }
 
-/** Replaces the file at once, mode 0600 in a directory of mode 0700. @throws {IsthmusError} DiskFull, Invalid */
+/** Replaces the file at once, mode 0600 in a directory of mode 0700. @throws {IsthmusError} DiskFull, Invalid, FileMode */
 export async function writeContexts(io: Pick<Io, "env">, contexts: Contexts): Promise<string> {
   const { stringify } = await import("yaml");
   const file = contextsFile(io);
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  makeFolders(dirname(resolve(file)), 0o700, { mkdirSync, statSync }, PLACE);
   await writeSecret(file, stringify(contexts, { lineWidth: 0 }));
   return file;
 }

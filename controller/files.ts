@@ -1,7 +1,8 @@
 /** Files that hold secrets: modes are set when they are made and checked when they are used (I8). */
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
+import { makeFolders } from "../mesh/folders.ts";
 
 /** @throws {IsthmusError} `FileMode` when others than the owner may do more than `mode` allows. */
 export function requireMode(path: string, mode: 0o600 | 0o700): void {
@@ -11,9 +12,14 @@ export function requireMode(path: string, mode: 0o600 | 0o700): void {
   throw new IsthmusError("FileMode", `${path} has mode ${have}, which lets others read or change it`, { remedy: `Run: chmod ${want} ${path}` });
 }
 
+/** Makes the folder, and those above it, with mode 0700; one that is there stays as it is. @throws {IsthmusError} `FileMode`, `DiskFull` */
+export function makeFolder(path: string): void {
+  makeFolders(resolve(path), 0o700, { mkdirSync, statSync }, "Choose another place with --data or --socket.");
+}
+
 /** Makes the folder with mode 0700, or checks the one that is there. */
 export function privateFolder(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
+  makeFolder(path);
   requireMode(path, 0o700);
 }
 
@@ -31,7 +37,7 @@ export function dropHalves(data: string): void {
 export function writePrivate(path: string, content: string | Uint8Array): void {
   const temporary = `${path}.${process.pid}.new`;
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(path));
     writeFileSync(temporary, content, { mode: 0o600, flush: true });
     renameSync(temporary, path);
     syncFolder(dirname(path));

@@ -2,6 +2,7 @@
 import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, type Stats, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
+import { makeFolders } from "../mesh/folders.ts";
 
 /** As the kernel counts them (path_resolution(7)). */
 const MOST_LINKS = 40;
@@ -51,9 +52,14 @@ export function places(
 export function prepareDirectories(at: Places): void {
   for (const path of [at.data, at.run]) {
     checkWay(resolve(path));
-    onDisk(path, () => mkdirSync(path, { recursive: true, mode: 0o700 }));
+    makeFolder(path);
     checkMode(path, 0o700);
   }
+}
+
+/** Makes a folder of the agent, and those above it. @throws FileMode, DiskFull */
+export function makeFolder(path: string): void {
+  makeFolders(resolve(path), 0o700, { mkdirSync, statSync }, "choose another place with --data or --run");
 }
 
 /** Refuses files that others may read or change. Absent ones pass. @throws FileMode */

@@ -1,6 +1,8 @@
 /** `create admin`: a key made here, a certificate from the controller, a context that holds both. */
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { IsthmusError } from "../../mesh/errors.ts";
+import { makeFolders } from "../../mesh/folders.ts";
 import { AdminAnswer } from "../../mesh/model/answers.ts";
 import type { GlobalFlags } from "../cli.ts";
 import { apiPath, type Client, clientFor } from "../client.ts";
@@ -20,6 +22,8 @@ export async function createAdmin(io: Io, name: string, flags: AdminFlags): Prom
     throw new IsthmusError("BadRequest", `${JSON.stringify(name)} cannot be an admin's name`, { remedy: "Use lower-case letters, digits and '-'." });
   if (flags.out !== undefined && existsSync(flags.out))
     throw new IsthmusError("AlreadyExists", `${flags.out} exists already`, { remedy: "Choose another file for --out." });
+  // Before there is an admin whose key can be kept nowhere.
+  if (flags.out !== undefined) makeFolders(dirname(resolve(flags.out)), 0o700, { mkdirSync, statSync }, "Choose another file for --out.");
   const via = await chooseContext(io, flags);
   const client = clientFor(via);
   const server = flags.server === undefined ? await advertised(client, via) : asUrl(flags.server);

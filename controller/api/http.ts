@@ -3,7 +3,7 @@
  * TLS 1.3 only and no resumption: a resumed session skips the check of the certificate (tried).
  */
 import { constants, type X509Certificate } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, rmSync } from "node:fs";
 import { createServer as createHttpServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createHttpsServer, type Server as HttpsServer } from "node:https";
 import { connect, type Socket } from "node:net";
@@ -11,6 +11,7 @@ import { dirname } from "node:path";
 import { TLSSocket, type SecureContextOptions } from "node:tls";
 import fastify, { type ConnectionError, type FastifyInstance, type FastifyRequest } from "fastify";
 import { IsthmusError, asIsthmusError } from "../../mesh/errors.ts";
+import { makeFolder } from "../files.ts";
 import { canonicalIp } from "../../mesh/net/ip.ts";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
 import { principalOf, type AdminRole, type Principal } from "../pki/principal.ts";
@@ -176,7 +177,7 @@ export async function listenTcp(server: HttpsServer, host: string, port: number)
 
 /** Listens on a unix socket of mode 0600; a socket file that nobody answers on is a leftover and is replaced. */
 export async function listenUnix(server: Server, path: string): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  makeFolder(dirname(path));
   if (existsSync(path)) {
     if (await answers(path))
       throw new IsthmusError("AlreadyRunning", `another controller listens on ${path}`, { remedy: "Stop it, or give this one another --socket." });

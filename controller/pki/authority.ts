@@ -6,11 +6,11 @@
  *   intermediate.crt .key      this controller's issuer; issuers/*.crt those before it
  */
 import { X509Certificate } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { PublicKey } from "@peculiar/x509";
 import { IsthmusError } from "../../mesh/errors.ts";
-import { privateFolder, requireMode, writePrivate } from "../files.ts";
+import { makeFolder, privateFolder, requireMode, writePrivate } from "../files.ts";
 import {
   exportKey,
   importKey,
@@ -145,7 +145,7 @@ async function ensureIntermediate(folder: string, name: string, now: number): Pr
 }
 
 function certificatesIn(folder: string): string[] {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder);
   return readdirSync(folder)
     .filter((file) => file.endsWith(".crt"))
     .sort()

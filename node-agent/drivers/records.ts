@@ -1,8 +1,8 @@
 /** What must be known to undo our doing, kept in the data directory: written before the deed, removed after its undoing. */
-import { mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { onDisk } from "../files.ts";
+import { makeFolder } from "../files.ts";
 import { writeAtomic } from "../whole-file.ts";
 
 export interface Records {
@@ -42,7 +42,7 @@ export function openRecords(dataDir: string, log: (line: string) => void = () =>
     // Nothing left to undo: no trace of us either.
     if (isEmpty(next)) rmSync(file, { force: true });
     else {
-      onDisk(file, () => mkdirSync(dataDir, { recursive: true, mode: 0o700 }));
+      makeFolder(dataDir);
       writeAtomic(file, `${JSON.stringify(next, undefined, 1)}\n`);
     }
     current = next;

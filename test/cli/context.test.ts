@@ -52,6 +52,14 @@ describe("contexts", () => {
     expect((await go(words)).status).toBeGreaterThan(1);
   });
 
+  it("say what to do where their folder cannot be made, or a folder stands in the file's place", async () => {
+    const at = (env: Record<string, string>): Promise<Ran> => isthmus(["config", "set-context", "a", "--at-socket", "/x"], { env });
+    expect(await at({ HOME: "/proc" })).toMatchObject({ status: 7, err: expect.stringContaining("try: Set HOME") as string });
+    expect(await at({ HOME: "/dev/null" })).toMatchObject({ status: 7, err: expect.stringContaining("try: Set HOME") as string });
+    expect(await at({ ISTHMUS_CONFIG: folder })).toMatchObject({ status: 2, err: expect.stringContaining("try: Set HOME") as string });
+    expect((await isthmus(["get", "nodes"], { env: { HOME: "/dev/null" } })).err).toContain("no context is set");
+  });
+
   it("refuse a file that others can read, and one that is not right", async () => {
     await go("config set-context a --at-socket /x");
     await chmod(config, 0o644);
