@@ -38,14 +38,26 @@ export function writeAtomic(path: string, content: string, { mode = 0o600, owner
       discard(half);
       throw error;
     }
-    // A rename is on the disk only with its folder (fsync(2)).
-    const folder = openSync(dirname(path), "r");
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
+    syncFolder(dirname(path));
   });
+}
+
+/** A rename is on the disk only with its folder (fsync(2)). */
+export function syncFolder(path: string): void {
+  const folder = openSync(path, "r");
+  try {
+    fsyncSync(folder);
+  } catch (error) {
+    refuseUnlessUnable(error);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+/** Some file systems cannot sync a folder, and say so (fsync(2)): what was written there stands all the same. */
+function refuseUnlessUnable(error: unknown): void {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== "EINVAL" && code !== "ENOTSUP") throw error;
 }
 
 /** As `writeAtomic`, without holding the event loop up; drops the text when it is no longer `wanted`. What fails is thrown as it is. */
@@ -64,7 +76,7 @@ export async function writeLater(path: string, content: string, wanted: () => bo
     throw error;
   }
   await using folder = await open(dirname(path), "r");
-  await folder.sync();
+  await folder.sync().catch(refuseUnlessUnable);
 }
 
 /** Removes what was left half-written in a folder, of the file of that name or of all. Nobody else may be writing there. */
