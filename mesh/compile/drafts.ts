@@ -51,12 +51,19 @@ export function refusedBecause(reason: string, message: string): CompileConditio
   return { type: "Accepted", status: "False", reason, message };
 }
 
-/** Says which gateways an intent has: `unknown` are those that it names and that are not there. */
-export function gatewaysResolved(gateways: readonly Gateway[], left: number, unknown: readonly string[] = []): CompileCondition {
+/** What becomes of traffic that has no gateway, where the intent does not let it out by the underlay. */
+export const UNREACHABLE = "meanwhile traffic to the destinations is refused as unreachable";
+
+/**
+ * Says which gateways an intent has.
+ * @param otherwise what becomes of the traffic while there is none
+ * @param unknown those that it names and that are not there
+ */
+export function gatewaysResolved(gateways: readonly Gateway[], left: number, otherwise: string, unknown: readonly string[] = []): CompileCondition {
   const type = "GatewaysResolved";
   if (gateways.length === 0) {
     const because = unknown.length === 0 ? "no node is selected as gateway" : unknown.join("; ");
-    return { type, status: "False", reason: "NoGateway", message: `${because}; traffic to the destinations is handled as onNoGateway says` };
+    return { type, status: "False", reason: "NoGateway", message: `${because}; ${otherwise}` };
   }
   if (unknown.length > 0) return { type, status: "False", reason: "InvalidGateway", message: unknown.join("; ") };
   if (left > 0)

@@ -4,9 +4,25 @@ import type { Resource } from "../model/resources.ts";
 import { durationMs } from "../model/scalars.ts";
 import { createdAt, selects, type Context, type NodeContext } from "./context.ts";
 import { resolveDestinations } from "./destinations.ts";
-import { ACCEPTED, gatewaysResolved, MAX_PATH_GATEWAYS, namesOf, rankGateways, refusedBecause, type Compiled, type PathDraft } from "./drafts.ts";
+import {
+  ACCEPTED,
+  gatewaysResolved,
+  MAX_PATH_GATEWAYS,
+  namesOf,
+  rankGateways,
+  refusedBecause,
+  UNREACHABLE,
+  type Compiled,
+  type PathDraft,
+} from "./drafts.ts";
 
 type Selector = Resource<"EgressGateway">["spec"]["gateways"][number];
+
+/** What becomes of the traffic while no gateway is there. */
+const WITHOUT: Readonly<Record<Resource<"EgressGateway">["spec"]["onNoGateway"], string>> = {
+  Unreachable: `${UNREACHABLE} (onNoGateway: Unreachable)`,
+  Underlay: "meanwhile traffic to the destinations leaves by each node's own uplink (onNoGateway: Underlay)",
+};
 
 export function compileEgress(context: Context, egress: Resource<"EgressGateway">): Compiled {
   const { spec, metadata } = egress;
@@ -59,7 +75,7 @@ export function compileEgress(context: Context, egress: Resource<"EgressGateway"
       id: draft.id,
       conditions: [
         ACCEPTED,
-        gatewaysResolved(gateways, ranked.length - gateways.length, unknownSites(context, spec.gateways)),
+        gatewaysResolved(gateways, ranked.length - gateways.length, WITHOUT[spec.onNoGateway], unknownSites(context, spec.gateways)),
         destinations.condition,
       ],
       nodes: namesOf(clients),

@@ -12,6 +12,7 @@ import {
   MAX_PATH_GATEWAYS,
   namesOf,
   refusedBecause,
+  UNREACHABLE,
   type Compiled,
   type Gateway,
   type LanDraft,
@@ -87,7 +88,7 @@ function nodeRoute(context: Context, route: Resource<"MeshRoute">, names: readon
     kind: "MeshRoute",
     name: route.metadata.name,
     id: draft.id,
-    conditions: [ACCEPTED, gatewaysResolved(gateways, 0, unknown), destinations.condition],
+    conditions: [ACCEPTED, gatewaysResolved(gateways, 0, UNREACHABLE, unknown), destinations.condition],
     nodes: namesOf(clients),
     gateways: known,
   };

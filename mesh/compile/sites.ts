@@ -29,6 +29,10 @@ export const PATH_DEFAULTS = {
  */
 const DEFAULT_SITE_GATEWAYS = 4;
 
+/** What becomes of traffic that would cross a site's gateways while it has none. */
+const NOT_CROSSED = "meanwhile its nodes and those of other sites do not reach each other";
+const NOT_REACHED = "meanwhile other sites do not reach its subnets";
+
 /** Of all of a site's gateways. */
 const PRIORITY = 100;
 
@@ -97,7 +101,7 @@ export function compileSite(context: Context, site: Resource<"Site">, ownership:
   }
   const { gateways, left } = siteGateways(context, site);
   if (effective.length === 0) {
-    const resolved = context.nodes.some((node) => node.site === site) ? [gatewaysResolved(gateways, left)] : [];
+    const resolved = context.nodes.some((node) => node.site === site) ? [gatewaysResolved(gateways, left, NOT_CROSSED)] : [];
     return { draft: undefined, status: { kind: "Site", name, conditions: [ACCEPTED, ...resolved, ...conditions], nodes: [], gateways: [] } };
   }
   const others = context.nodes.filter((node) => node.resource.spec.site !== name);
@@ -130,7 +134,7 @@ export function compileSite(context: Context, site: Resource<"Site">, ownership:
       kind: "Site",
       name,
       id: draft.id,
-      conditions: [ACCEPTED, gatewaysResolved(gateways, left), ...conditions],
+      conditions: [ACCEPTED, gatewaysResolved(gateways, left, NOT_REACHED), ...conditions],
       nodes: namesOf(clients),
       gateways: gateways.map(({ node }) => node),
     },
