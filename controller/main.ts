@@ -116,7 +116,7 @@ export async function runController(options: ControllerOptions): Promise<Running
     const contacts = (await store.notes("contact/")) as ReadonlyMap<string, NodeContact>;
     const reports = createReports(new Map([...contacts].map(([key, contact]) => [key.slice("contact/".length), contact])));
     const hub = createHub({ network: NETWORK, format: PLAN_FORMAT, now, sealOf: (revision) => recovery.sealOf(revision) });
-    const status = keepStatus({ mirror, reports, output: () => hub.output, now });
+    const status = keepStatus({ mirror, reports, output: () => hub.output, now, epoch: () => recovery.epoch });
     const facts = keepFacts({ store, mirror, onFailure: failed("facts cannot be saved") });
     stack.defer(() => facts.close());
     const lazy: { agents?: Agents } = {};

@@ -1,6 +1,8 @@
 /** `delete`. */
+import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
 import { KINDS, type Kind } from "../../mesh/model/resources.ts";
+import { oneLine } from "../../mesh/model/words.ts";
 import { expandTargets, selectorQuery } from "../api.ts";
 import type { GlobalFlags } from "../cli.ts";
 import { apiPath } from "../client.ts";
@@ -9,6 +11,9 @@ import { checkDocuments, readDocuments } from "../documents.ts";
 import type { Io } from "../io.ts";
 import { targetsOf } from "../kinds.ts";
 import { fullName } from "../render/output.ts";
+
+/** Of the answer, what is told. */
+const Deleted = z.object({ warnings: z.array(z.string()).optional() });
 
 export interface DeleteFlags extends GlobalFlags {
   readonly filename?: readonly string[];
@@ -35,7 +40,9 @@ export async function deleteObjects(io: Io, words: readonly string[], flags: Del
   let status = 0;
   for (const { kind, name } of doomed) {
     try {
-      await client.call("DELETE", apiPath(["resources", KINDS[kind].plural, name], { dryRun: flags.dryRun ? 1 : undefined }));
+      const path = apiPath(["resources", KINDS[kind].plural, name], { dryRun: flags.dryRun ? 1 : undefined });
+      const { warnings = [] } = Deleted.parse(await client.call("DELETE", path));
+      for (const warning of warnings) io.err(`warning: ${fullName(kind, name)}: ${oneLine(warning)}\n`);
       io.out(`${fullName(kind, name)} deleted${flags.dryRun ? " (server dry run)" : ""}\n`);
     } catch (error) {
       if (!(error instanceof IsthmusError) || error.code !== "NotFound") throw error;

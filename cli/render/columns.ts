@@ -55,7 +55,7 @@ const OWN: { readonly [K in Kind]: (context: ColumnContext) => Columns } = {
     { header: "USES", value: (token) => `${text(token, "status", "used") || "0"}/${text(token, "spec", "uses")}` },
     { header: "EXPIRES", value: (token) => expiryText(text(token, "spec", "expires"), context.now) },
     { header: "PATTERN", wide: true, value: (token) => text(token, "spec", "namePattern") },
-    { header: "STATUS", value: (token) => tokenStatus(token, context.now) },
+    { header: "STATUS", value: (token) => text(token, "status", "state") || tokenStatus(token, context.now) },
   ],
   MeshRoute: () => [
     { header: "DESTINATIONS", value: (route) => prefixes(strings(route, "spec", "destinations")) },
@@ -118,7 +118,7 @@ const TAIL: { readonly [K in Kind]: Columns } = {
   MeshNetwork: [],
 };
 
-/** `Ready`, `NotReady`, `Unknown`; with `,Draining` or `,Drained` while the node is cordoned, and `,NoPathTo` where two NATs part it from a peer. */
+/** `Ready`, `NotReady`, `Revoked`, `Unknown`; with `,Draining` or `,Drained` while the node is cordoned, and `,NoPathTo` where two NATs part it from a peer. */
 export function nodeStatus(node: AnyObject): string {
   const ready = condition(node, "Ready");
   const connected = at(node, "status", "connected");
@@ -132,7 +132,9 @@ export function nodeStatus(node: AnyObject): string {
       : ready.status === "True"
         ? "Ready"
         : ready.status === "False"
-          ? "NotReady"
+          ? ready.reason === "CertificateRevoked"
+            ? "Revoked"
+            : "NotReady"
           : "Unknown";
   const parted = condition(node, "NoPathTo");
   return [
@@ -192,6 +194,7 @@ function expiryText(expires: string, now: number): string {
   return at <= now ? `${ageText(now - at)} ago` : `in ${ageText(at - now)}`;
 }
 
+/** From a controller that does not say it. */
 function tokenStatus(token: AnyObject, now: number): string {
   if (at(token, "status", "revoked") === true) return "Revoked";
   if (Date.parse(text(token, "spec", "expires")) <= now) return "Expired";

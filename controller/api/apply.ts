@@ -188,15 +188,16 @@ export async function remove(
   kind: Kind,
   name: string,
   dryRun: boolean,
-): Promise<{ revision: number; object: Resource }> {
+): Promise<{ revision: number; object: Resource; warnings?: string[] }> {
   const { store, mirror, audit, agents, events, now } = services;
+  const warnings = kind === "Site" ? warningsOf(siteWarnings(services, name)) : {};
   const work = (draft: Draft): Resource => {
     const removed = removeOne(draft, services, kind, name, now());
     // A node that leaves by itself is gone, whatever is said to it.
     if (who.kind !== "node") guardCrossing(draft, mirror, new Map([[resourceKey(kind, name), undefined]]));
     return removed;
   };
-  if (dryRun) return { revision: mirror.revision, object: preview(mirror, work).result };
+  if (dryRun) return { revision: mirror.revision, object: preview(mirror, work).result, ...warnings };
   const { revision, result: object } = await commit(store, mirror, work);
   audit.record({ who: actorName(who), action: "delete", kind, name, before: object, revision });
   if (kind === "MeshNode") {
@@ -209,7 +210,21 @@ export async function remove(
     });
   }
   await services.planner.settled(revision);
-  return { revision, object };
+  return { revision, object, ...warnings };
+}
+
+/** Tokens outlive their site: it may be applied again. Until then nobody joins with them. */
+function siteWarnings({ mirror, status }: Services, site: string): string[] {
+  const left = [...mirror.folder(kindFolder("JoinToken")).values()]
+    .map(({ value }) => status.withStatus(value as Resource<"JoinToken">))
+    .filter((token) => token.spec.site === site && token.status?.state === "Active")
+    .map(({ metadata }) => metadata.name as string)
+    .sort();
+  if (left.length === 0) return [];
+  const named = left.slice(0, 5).join(", ") + (left.length > 5 ? " …" : "");
+  return [
+    `${count(left.length, "active token")} ${left.length === 1 ? "is" : "are"} for it: ${named}. Nobody joins with ${left.length === 1 ? "it" : "them"} until the site is applied again`,
+  ];
 }
 
 export function removeOne(draft: Draft, services: Services, kind: Kind, name: string, now: number): Resource {

@@ -6,7 +6,6 @@ import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import { count } from "../../mesh/model/words.ts";
 import { drainedCondition } from "./drained.ts";
-import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
 import { hopsOf } from "../../mesh/model/wire.ts";
 
@@ -17,17 +16,21 @@ export interface Judged {
   readonly rest: Omit<IntentStatus, "conditions">;
 }
 
-/** @param overdue whether its drain has had the longest drain timeout; asked of a cordoned node only */
+/**
+ * @param ready its condition of that name
+ * @param overdue whether its drain has had the longest drain timeout; asked of a cordoned node only
+ */
 export function nodeConditions(
   node: Resource<"MeshNode">,
   reports: Reports,
   output: CompileOutput | undefined,
+  ready: Plain,
   overdue: () => boolean,
 ): readonly Plain[] {
   const { name } = node.metadata;
   const report = reports.get(name);
   const lost = report?.handshakes?.lost ?? [];
-  const conditions = [readyCondition(reports.contact(name), report)];
+  const conditions = [ready];
   if (node.spec.cordoned === true)
     conditions.push(
       { type: "Draining", status: "True", reason: "Cordoned", message: "gateways and routes move away" },

@@ -10,14 +10,26 @@ export const STARTING = "Starting";
 /** The agent's condition while the kernel refuses what the node itself needs. */
 const REFUSED = "KernelRefused";
 
-/** Connected, its plan in the kernel, its first handshakes over. A node that nobody hears goes on by its last plan all the same. */
-export function readyCondition(contact: Pick<NodeContact, "connected"> | undefined, report: Pick<NodeReport, "conditions"> | undefined): Plain {
+/** Only a person changes that: no power, network or port brings such a node back. */
+const REVOKED =
+  "its certificate was revoked: the controller refuses it, while it stays a WireGuard peer, and a gateway, of all others until it is deleted (`isthmus delete node`)";
+
+/**
+ * Connected, its plan in the kernel, its first handshakes over. A node that nobody hears goes on by its last plan all the same.
+ * @param revoked its certificate was
+ */
+export function readyCondition(
+  contact: Pick<NodeContact, "connected"> | undefined,
+  report: Pick<NodeReport, "conditions"> | undefined,
+  revoked = false,
+): Plain {
   const ready = (status: Plain["status"], reason: string, message?: string): Plain => ({
     type: "Ready",
     status,
     reason,
     ...(message === undefined ? {} : { message }),
   });
+  if (revoked) return ready("False", "CertificateRevoked", REVOKED);
   const away = "the agent is not connected; its data plane goes on by the last plan";
   if (contact === undefined) return ready("Unknown", "NeverSeen", away);
   if (!contact.connected) return ready("False", "Disconnected", away);

@@ -26,6 +26,8 @@ const QUIET_MS = 30_000;
 
 export interface Recovery {
   readonly active: boolean;
+  /** Of the store; what an older one issued (tokens) is void. */
+  readonly epoch: number;
   /** Looks at where an agent says it stands, and takes a forgotten node back. */
   onHello(hello: AgentHello, principal: Principal): Promise<void>;
   /** Whether this store took the place of that one, which was lost. */
@@ -116,6 +118,9 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   let lastNews = performance.now();
   let reported = new Set<string>();
   let beginning: Promise<void> = Promise.resolve();
+  let ending: Promise<void> | undefined;
+  /** An end that failed after it left the gap is tried again, and each gap takes of what is left. */
+  let gapLeft = false;
 
   async function begin(seen: Position, who: string): Promise<void> {
     state = await store.state();
@@ -128,6 +133,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     lastNews = performance.now();
     if (active) return;
     active = true;
+    gapLeft = false;
     reported = new Set();
     events.record(undefined, {
       type: "Warning",
@@ -151,6 +157,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       }),
     );
     lastNews = performance.now();
+    gapLeft = false;
     const granted = grantsOf(node);
     const issued = new Date(new X509Certificate(principal.certificate).validToDate.getTime() - NODE_DAYS * DAY_MS).toISOString();
     const since =
@@ -182,9 +189,14 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       .sort();
   }
 
-  async function end(how: string): Promise<void> {
+  function end(how: string): Promise<void> {
+    return (ending ??= finish(how).finally(() => (ending = undefined)));
+  }
+
+  async function finish(how: string): Promise<void> {
     if (!active) return;
-    await commit(store, mirror, (draft) => leaveGap(draft, now()));
+    if (!gapLeft) await commit(store, mirror, (draft) => leaveGap(draft, now()));
+    gapLeft = true;
     const lineages = new Set(foreign.values());
     await store.note(new Map([...lineages].map((lineage) => [SUPERSEDED + lineage, new Date(now()).toISOString()])));
     for (const lineage of lineages) superseded.add(lineage);
@@ -198,6 +210,9 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   return {
     get active() {
       return active;
+    },
+    get epoch() {
+      return state.epoch;
     },
     async onHello(hello, principal) {
       const stands = await store.state();

@@ -5,10 +5,11 @@ import type { Condition, IntentStatus } from "../../mesh/model/meta.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import { durationMs, type NodeName } from "../../mesh/model/scalars.ts";
 import { judgeIntent, nodeConditions, type Plain, siteConditions } from "./conditions.ts";
-import { kindFolder } from "./keys.ts";
+import { FOLDER, kindFolder, resourceKey } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
+import { tokenState } from "./tokens.ts";
 
 export interface StatusKeeper {
   /** The object with its status filled in. */
@@ -24,6 +25,8 @@ export interface StatusOptions {
   readonly reports: Reports;
   readonly output: () => CompileOutput | undefined;
   readonly now: () => number;
+  /** Of the store. */
+  readonly epoch: () => number;
 }
 
 /** Kinds whose status is told by the nodes that carry them. */
@@ -42,7 +45,7 @@ interface Since {
   readonly at: string;
 }
 
-export function keepStatus({ mirror, reports, output, now }: StatusOptions): StatusKeeper {
+export function keepStatus({ mirror, reports, output, now, epoch }: StatusOptions): StatusKeeper {
   /** When each condition of an object last changed its status, by type. */
   const since = new Map<string, ReadonlyMap<string, Since>>();
   let folded: { readonly version: number; readonly revision: number; readonly output: CompileOutput | undefined } | undefined;
@@ -79,7 +82,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
   }
 
   function ofNode(node: Resource<"MeshNode">): readonly Plain[] {
-    return nodeConditions(node, reports, output(), () => {
+    return nodeConditions(node, reports, output(), nodeReady(node.metadata.name), () => {
       const cordoned = since.get(intentKey("MeshNode", node.metadata.name))?.get("Draining");
       return cordoned !== undefined && now() - Date.parse(cordoned.at) >= longestDrainMs(node);
     });
@@ -112,7 +115,9 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
   }
 
   function nodeReady(node: string): Plain {
-    return readyCondition(reports.contact(node), reports.get(node));
+    const known = mirror.get(resourceKey("MeshNode", node))?.value as Resource<"MeshNode"> | undefined;
+    const revoked = known !== undefined && mirror.get(FOLDER.revoked + known.spec.tlsKey) !== undefined;
+    return readyCondition(reports.contact(node), reports.get(node), revoked);
   }
 
   function ofSite(site: Resource<"Site">, nodes: readonly string[]): { readonly conditions: readonly Plain[]; readonly missing: number } {
@@ -128,6 +133,11 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
       nodes: { total: nodes.length, ready: nodes.length - missing },
       conditions: dated(intentKey("Site", name), conditions, generation).slice(0, MAX_CONDITIONS),
     };
+  }
+
+  function tokenStatus(token: Resource<"JoinToken">): Resource<"JoinToken">["status"] {
+    const hasSite = (site: string): boolean => mirror.get(resourceKey("Site", site)) !== undefined;
+    return token.status === undefined ? undefined : { ...token.status, state: tokenState(token, { now: now(), epoch: epoch(), hasSite }) };
   }
 
   /** Conditions of every object, without the rest of its status. */
@@ -157,6 +167,7 @@ export function keepStatus({ mirror, reports, output, now }: StatusOptions): Sta
       case "EgressGateway":
         return intentStatus(resource);
       case "JoinToken":
+        return tokenStatus(resource as Resource<"JoinToken">);
       case "MeshNetwork":
       case "VirtualIP":
       case "MeshCluster":

@@ -24,5 +24,9 @@ export const JoinTokenStatus = z.strictObject({
   used: z.int().describe("How often it was redeemed."),
   revoked: z.boolean().optional().describe("Nobody joins with it any more."),
   epoch: z.int().describe("The store's epoch when it was made; tokens of an older epoch are void."),
+  state: z
+    .enum(["Active", "Revoked", "Void", "Expired", "Spent", "SiteDeleted"])
+    .optional()
+    .describe("Whether somebody can join with it now, or else why not. Void: it was made before the controller was restored."),
 });
 export type JoinTokenStatus = z.infer<typeof JoinTokenStatus>;

@@ -24,7 +24,7 @@ function setUp() {
     },
   } as unknown as Mirror;
   const reports = createReports(new Map());
-  const status = keepStatus({ mirror, reports, output: () => undefined, now: () => state.now });
+  const status = keepStatus({ mirror, reports, output: () => undefined, now: () => state.now, epoch: () => 1 });
   const since = (): number => {
     const ready = status.withStatus(node).status?.conditions?.find(({ type }) => type === "Ready");
     return Date.parse(ready?.lastTransitionTime ?? "");
