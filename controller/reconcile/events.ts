@@ -33,6 +33,8 @@ const PREFIX = "event/";
 export async function openEvents(store: Store, now: () => number, onFailure: (error: unknown) => void): Promise<Events> {
   const saved = [...(await store.notes(PREFIX)).values()] as StoredEvent[];
   const ring = new Map<string, StoredEvent>(saved.sort((a, b) => a.seq - b.seq).map((event) => [keyOf(event), event]));
+  /** Keys that the store has. */
+  const stored = new Set(ring.keys());
   const dirty = new Map<string, StoredEvent | undefined>();
   const listeners = new Set<(event: StoredEvent) => void>();
   const ofNode = new Map<string, number>();
@@ -60,18 +62,20 @@ export async function openEvents(store: Store, now: () => number, onFailure: (er
   async function save(): Promise<void> {
     clearTimeout(timer);
     timer = undefined;
-    const batch = new Map([...dirty].map(([key, value]) => [PREFIX + key, value]));
+    const batch = new Map(dirty);
     if (batch.size === 0) return;
     dirty.clear();
     try {
-      await store.note(batch);
+      await store.note(new Map([...batch].map(([key, value]) => [PREFIX + key, value])));
+      for (const [key, value] of batch) {
+        if (value === undefined) stored.delete(key);
+        else stored.add(key);
+      }
     } catch (thrown) {
       onFailure(thrown);
-      // What was recorded meanwhile is newer.
-      for (const [key, value] of batch) {
-        const at = key.slice(PREFIX.length);
-        if (!dirty.has(at)) dirty.set(at, value);
-      }
+      for (const key of batch.keys()) dirty.set(key, ring.get(key));
+      // What came and went meanwhile is nothing to write: on a disk that stays full it would pile up.
+      for (const [key, value] of dirty) if (value === undefined && !stored.has(key)) dirty.delete(key);
       if (!closed) timer ??= setTimeout(() => void save(), RETRY_MS);
     }
   }

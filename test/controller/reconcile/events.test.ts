@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { openEvents } from "../../../controller/reconcile/events.ts";
 import { IsthmusError } from "../../../mesh/errors.ts";
 import type { Store } from "../../../controller/store/types.ts";
@@ -48,4 +48,43 @@ test("what a full disk kept from being saved is saved when there is room, in its
   full = false;
   await events.close();
   expect([...saved.values()]).toEqual([expect.objectContaining({ node: "one", count: 2 }), expect.objectContaining({ node: "two", count: 1 })]);
+});
+
+test("a disk that stays full lets nothing pile up: what came and went meanwhile is not written, what was saved before is removed", async () => {
+  const saved = new Map<string, unknown>();
+  const sizes: number[] = [];
+  let full = false;
+  vi.useFakeTimers();
+  try {
+    const events = await openEvents(
+      {
+        ...store,
+        note: async (entries) => {
+          if (full) throw new IsthmusError("DiskFull", "no space left");
+          sizes.push(entries.size);
+          for (const [key, value] of entries) {
+            if (value === undefined) saved.delete(key);
+            else saved.set(key, value);
+          }
+        },
+      },
+      () => 1,
+      () => {},
+    );
+    const round = async (name: string): Promise<void> => {
+      for (let i = 0; i < 5_000; i++) events.record(undefined, { type: "Normal", reason: "Moved", message: `${name}-${i}`, about: "node" });
+      await vi.advanceTimersByTimeAsync(10_000);
+    };
+    await round("before");
+    expect(saved.size).toBe(5_000);
+    full = true;
+    for (const name of ["one", "two", "three", "four", "five", "six"]) await round(name);
+    full = false;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(sizes.at(-1)).toBe(10_000);
+    expect([...saved.values()]).toEqual(events.list({}));
+    await events.close();
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -1,5 +1,8 @@
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { ensureNetwork } from "../../../controller/first-start.ts";
+import { POOL_KEY } from "../../../controller/reconcile/keys.ts";
 import { openSeals } from "../../../controller/pki/seals.ts";
 import type { Principal } from "../../../controller/pki/principal.ts";
 import type { Events } from "../../../controller/reconcile/events.ts";
@@ -9,6 +12,7 @@ import { openSqliteStore } from "../../../controller/store/sqlite.ts";
 import { IsthmusError } from "../../../mesh/errors.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
 import type { AgentHello, Position } from "../../../mesh/model/wire.ts";
+import type { AllocationState } from "../../../mesh/net/allocate.ts";
 import { temporaryFolder } from "../harness.ts";
 
 test("a Recovery that a full disk kept from beginning begins when the agent calls again", async () => {
@@ -87,6 +91,44 @@ test("setting the controller's clock ends no Recovery before its quiet time", as
   now -= 48 * 3_600_000;
   await hasty.check();
   expect(hasty.active).toBe(false);
+  await mirror.close();
+  await store.close();
+  folder.remove();
+});
+
+test("a Recovery that a full disk keeps from ending leaves one gap of indexes, and two who end it at once end it once", async () => {
+  const folder = temporaryFolder();
+  const store = openSqliteStore(join(folder.path, "store.db"));
+  await store.raise({ recovering: true });
+  const mirror = await openMirror(store, (error) => {
+    throw error;
+  });
+  await ensureNetwork(store, mirror, { now: Date.now, newUid: () => "uid", randomBytes }, {});
+  let full = true;
+  const told: string[] = [];
+  const changes: boolean[] = [];
+  const recovery = await openRecovery({
+    store: { ...store, raise: (to) => (full ? Promise.reject(new IsthmusError("DiskFull", "no space left")) : store.raise(to)) },
+    mirror,
+    events: { record: (_node: unknown, { reason }: { reason: string }) => told.push(reason) } as unknown as Events,
+    now: Date.now,
+    newUid: () => "uid",
+    seals: openSeals(join(folder.path, "pki")),
+    surplus: () => new Map(),
+    probe: () => {},
+    onChange: (active) => changes.push(active),
+    quietMs: -1,
+  });
+  const next = async (): Promise<number> => ((await store.get(POOL_KEY))?.value as AllocationState | undefined)?.next ?? 0;
+  await expect(recovery.check()).rejects.toMatchObject({ code: "DiskFull" });
+  const gap = await next();
+  expect(gap).toBeGreaterThan(0);
+  await expect(recovery.check()).rejects.toMatchObject({ code: "DiskFull" });
+  await expect(recovery.confirm()).rejects.toMatchObject({ code: "DiskFull" });
+  expect(await next()).toBe(gap);
+  full = false;
+  await Promise.all([recovery.check(), recovery.confirm(), recovery.check()]);
+  expect({ active: recovery.active, told, changes, next: await next() }).toEqual({ active: false, told: ["Recovered"], changes: [false], next: gap });
   await mirror.close();
   await store.close();
   folder.remove();
