@@ -24,14 +24,16 @@ export interface Moment {
 type Devices<Device> = ReadonlyMap<string, Device>;
 interface HasPeers {
   readonly peers: ReadonlyMap<WgPublicKey, WgPeer>;
+  /** Shown as it was last seen, if it was. */
+  readonly mute?: true;
 }
 
 export interface HandshakeTimes {
   /** Milliseconds since 1970 by the clock as it was set when the agent began: nobody sets this one. */
   now(): number;
   /**
-   * The same devices with handshakes by `now`. The first call says what was there before the agent wrote anything; what needs no
-   * correction stays the same object.
+   * The same devices with handshakes by `now`. The first call says what was there before the agent wrote anything, but for a device that
+   * was mute: its first answer does. What needs no correction stays the same object.
    */
   seen<Device extends HasPeers>(devices: Devices<Device>): Devices<Device>;
 }
@@ -45,14 +47,21 @@ interface Handshake {
   readonly inherited?: { readonly rxBytes: number; readonly aliveUntil: number };
 }
 
+interface Interface {
+  readonly peers: Map<string, Handshake>;
+  /** When it last answered, or was not there; undefined before that. By `now`. */
+  lookedAt: number | undefined;
+}
+
 export function createHandshakeTimes(clock: () => Moment): HandshakeTimes {
   const began = clock();
   const steadyOf = ({ boot }: Moment): number => boot - began.boot + began.wall;
   /** By interface, also of one that did not answer for a while. */
-  const known = new Map<string, Map<string, Handshake>>();
-  let lookedAt: number | undefined;
+  const known = new Map<string, Interface>();
+  /** The last look at whatever there was. */
+  let lookedAtAll: number | undefined;
 
-  const look = (of: Map<string, Handshake>, { publicKey, latestHandshake: told = 0, rxBytes = 0 }: WgPeer, moment: Moment): number => {
+  const look = ({ peers: of, lookedAt }: Interface, { publicKey, latestHandshake: told = 0, rxBytes = 0 }: WgPeer, moment: Moment): number => {
     if (told === 0) {
       of.delete(publicKey);
       return 0;
@@ -83,18 +92,23 @@ export function createHandshakeTimes(clock: () => Moment): HandshakeTimes {
       const moment = clock();
       let result: Map<string, Device> | undefined;
       for (const [link, device] of devices) {
-        const of = known.get(link) ?? new Map<string, Handshake>();
-        known.set(link, of);
+        const one = known.get(link) ?? { peers: new Map<string, Handshake>(), lookedAt: lookedAtAll };
+        known.set(link, one);
         let peers: Map<WgPublicKey, WgPeer> | undefined;
         for (const [key, peer] of device.peers) {
-          const latestHandshake = look(of, peer, moment);
+          const latestHandshake = look(one, peer, moment);
           if (latestHandshake !== (peer.latestHandshake ?? 0)) (peers ??= new Map(device.peers)).set(key, { ...peer, latestHandshake });
         }
-        if (of.size > device.peers.size) for (const key of of.keys()) if (!device.peers.has(key as WgPublicKey)) of.delete(key);
+        if (device.mute !== true) dropOthers(one.peers, device.peers);
         if (peers !== undefined) (result ??= new Map(devices)).set(link, { ...device, peers });
       }
-      lookedAt = steadyOf(moment);
+      lookedAtAll = steadyOf(moment);
+      for (const [link, one] of known) if (devices.get(link)?.mute !== true) one.lookedAt = lookedAtAll;
       return result ?? devices;
     },
   };
+}
+
+function dropOthers(handshakes: Map<string, Handshake>, peers: HasPeers["peers"]): void {
+  if (handshakes.size > peers.size) for (const key of handshakes.keys()) if (!peers.has(key as WgPublicKey)) handshakes.delete(key);
 }

@@ -25,6 +25,9 @@ const devices = (latestHandshake: number, rxBytes = 0): Seen =>
       { listenPort: 1, fwmark: 0, publicKey: "own", peers: new Map([["k", { publicKey: "k", latestHandshake, rxBytes }]]) } as unknown as WgDevice,
     ],
   ]);
+/** As it is shown while it does not answer: without any peers where it was never seen. */
+const muted = (seen: Seen, unknown: boolean): Seen =>
+  new Map([...seen].map(([name, device]) => [name, { ...device, ...(unknown ? { peers: new Map() } : {}), mute: true as const }]));
 const handshakeOf = (seen: Seen): number => seen.get("ism0")?.peers.get("k" as never)?.latestHandshake ?? -1;
 
 /** Seconds; `step` is what somebody added to the wall clock since the start. */
@@ -110,6 +113,29 @@ test("of before the agent a session lives for as long as something comes over it
   // The handshake that renews it ends the doubt.
   expect(machine.age(130, devices(T + 129, 200))).toBe(1);
   expect(machine.age(129 + FRESH, devices(T + 129, 300))).toBe(FRESH);
+});
+
+test("of an interface that is mute while the agent starts, the handshakes of before the agent are not taken for new ones", () => {
+  const machine = new Machine();
+  const told = devices(T - 3_600, 7);
+  machine.times.seen(muted(told, true));
+  expect(machine.age(5, told)).toBeLessThan(FRESH);
+  expect(machine.age(5 + DOUBT, told)).toBe(3_600 + 5 + DOUBT);
+});
+
+test("an interface that is mute for a while keeps the ages that it had, and a handshake of meanwhile has its own", () => {
+  const machine = new Machine();
+  machine.times.seen(NOTHING);
+  expect(machine.age(6, devices(T + 5))).toBe(1);
+  machine.step = DAY;
+  expect(machine.age(20, muted(devices(T + 5), false))).toBe(15);
+  machine.seconds = 30;
+  machine.times.seen(muted(devices(T + 5), true));
+  expect(machine.age(40, devices(T + 5))).toBe(35);
+  machine.times.seen(muted(devices(T + 5), false));
+  machine.seconds = 90;
+  machine.times.seen(muted(devices(T + 5), false));
+  expect(machine.age(100, devices(T + DAY + 60))).toBe(40);
 });
 
 test("an agent that starts beside live sessions, whose times are those of another day, resets none of them and dials nobody else", () => {
