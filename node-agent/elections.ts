@@ -112,7 +112,7 @@ export function parseElections(value: unknown, now: number, wall: (at: number) =
     lans: new Map(
       Object.entries(stored.lans).map(([id, { gateways, reason, since }]) => [
         id,
-        { ...adoptedLanChoice(gateways, Math.min(now, since - offset)), reason },
+        { gateways, reason, since: Math.min(now, since - offset), rejected: [], wakeAt: undefined },
       ]),
     ),
   };

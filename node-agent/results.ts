@@ -1,5 +1,5 @@
 /** Per-resource results and events of one pass: what the controller and the user are told (I7). Pure. */
-import { type Choice, isForlorn, type Reason, REASONS } from "../mesh/elect/types.ts";
+import { type Choice, isForlorn, type Reason, REASONS, wasForlorn } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { pathSlots } from "../mesh/kernel/nexthops.ts";
 import type { Operation } from "../mesh/kernel/operations.ts";
@@ -102,12 +102,12 @@ export function moveEvents(pass: Pass, refused: Refused = refusedOf(pass)): Omit
     before: readonly string[] | undefined,
     after: readonly string[],
     reason: Reason,
-    reasonBefore: Reason | undefined,
+    forlorn: { readonly before: boolean; readonly now: boolean },
   ): void => {
     if (refused.whole.has(id)) return;
     if (before === undefined ? after.length === 0 : before.join() === after.join()) {
-      const lost = isForlorn(reason);
-      if (after.length === 0 || reasonBefore === undefined || lost === isForlorn(reasonBefore) || reason === "OwnStall") return;
+      const lost = forlorn.now;
+      if (after.length === 0 || lost === forlorn.before) return;
       const message = lost ? `${id} stays with ${after.join(", ")}: ${REASONS[reason]}` : `${id} is carried by ${after.join(", ")} again`;
       events.push({ type: lost ? "Warning" : "Normal", reason, message, about: id });
       return;
@@ -123,11 +123,11 @@ export function moveEvents(pass: Pass, refused: Refused = refusedOf(pass)): Omit
   };
   for (const [id, choice] of pass.elections.paths) {
     const before = pass.before.paths.get(id);
-    move(id, before?.active, choice.active, choice.reason, before?.reason);
+    move(id, before?.active, choice.active, choice.reason, { before: wasForlorn(before), now: wasForlorn(choice) });
   }
   for (const [id, choice] of pass.elections.lans) {
     const before = pass.before.lans.get(id);
-    move(id, before?.gateways, choice.gateways, choice.reason, before?.reason);
+    move(id, before?.gateways, choice.gateways, choice.reason, { before: wasForlorn(before), now: wasForlorn(choice) });
   }
   return events;
 }

@@ -5,7 +5,7 @@
  */
 import type { LanRoutePlan } from "../model/plan.ts";
 import type { IpAddress } from "../model/scalars.ts";
-import { isForlorn, type LinkVerdict, type Reason, type Rejected } from "./types.ts";
+import { isForlorn, type LinkVerdict, type Reason, type Rejected, wasForlorn } from "./types.ts";
 
 export interface LanHealthView {
   readonly verdict: LinkVerdict;
@@ -20,6 +20,10 @@ export interface LanChoice {
   readonly since: number;
   readonly rejected: readonly { readonly gateway: IpAddress; readonly why: Rejected["why"]; readonly since: number }[];
   readonly wakeAt: number | undefined;
+  /** As in `Choice`. */
+  readonly forlorn?: true;
+  /** With `NotHeardYet`: a process before this one had chosen it, so that it did carry once. */
+  readonly adopted?: true;
 }
 
 export interface LanInput {
@@ -33,7 +37,7 @@ export interface LanInput {
 
 /** What the kernel already held at start (I2). */
 export function adoptedLanChoice(gateways: readonly IpAddress[], now: number): LanChoice {
-  return { gateways, reason: "NotHeardYet", since: now, rejected: [], wakeAt: undefined };
+  return { gateways, reason: "NotHeardYet", since: now, rejected: [], wakeAt: undefined, adopted: true };
 }
 
 /** Elects. Returns `previous` itself when nothing changed. */
@@ -44,7 +48,15 @@ export function electLan(input: LanInput): LanChoice {
   const held = input.stalled && current.length > 0 && !sameList(wanted.gateways, current);
   const { gateways, reason } = held ? { gateways: current, reason: "OwnStall" as const } : wanted;
   const same = previous !== undefined && previous.reason === reason && sameList(previous.gateways, gateways);
-  const choice: LanChoice = { gateways, reason, since: same ? previous.since : now, rejected: rejectedBy(input, gateways), wakeAt: undefined };
+  const choice: LanChoice = {
+    gateways,
+    reason,
+    since: same ? previous.since : now,
+    rejected: rejectedBy(input, gateways),
+    wakeAt: undefined,
+    ...(reason === "OwnStall" && wasForlorn(previous) ? { forlorn: true } : {}),
+    ...(same && reason === "NotHeardYet" && previous.adopted === true ? { adopted: true } : {}),
+  };
   return previous !== undefined && JSON.stringify(previous) === JSON.stringify(choice) ? previous : choice;
 }
 
@@ -81,7 +93,10 @@ function nobodyAlive(
   const first = previous === undefined || current.length === 0;
   const gateways = first ? (lan.strategy === "Spread" ? lan.gateways : lan.gateways.slice(0, 1)) : current;
   const reason = first ? "NotHeardYet" : previous.reason;
-  if (reason === "NotHeardYet") return { gateways, reason: lan.gateways.some(isUnheard) ? "NotHeardYet" : "NoneEverAlive" };
+  if (reason === "NotHeardYet") {
+    const dead = !first && previous.adopted === true ? "LastKnown" : "NoneEverAlive";
+    return { gateways, reason: lan.gateways.some(isUnheard) ? "NotHeardYet" : dead };
+  }
   if (reason === "NoneEverAlive" || current.some(isUnheard)) return { gateways, reason };
   return { gateways, reason: "LastKnown" };
 }

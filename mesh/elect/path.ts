@@ -10,7 +10,7 @@
 import type { PathId, PathPlan } from "../model/plan.ts";
 import type { NodeName } from "../model/scalars.ts";
 import { isAlive, TIER, tierOf, whyRejected, type Candidate, type Tier } from "./rank.ts";
-import type { Choice, LinkView, Reason, Rejected } from "./types.ts";
+import { type Choice, type LinkView, type Reason, type Rejected, wasForlorn } from "./types.ts";
 
 /**
  * After a first choice, made while better gateways did not answer, a better one is taken at once for so long. A first handshake
@@ -159,6 +159,7 @@ function finish(input: PathInput, candidates: readonly Candidate[], pick: Pick):
     wakeAt: times.length === 0 ? undefined : Math.min(...times),
     ...(order === undefined ? {} : { order }),
     ...(provisionalUntil === undefined ? {} : { provisionalUntil }),
+    ...(pick.reason === "OwnStall" && wasForlorn(previous) ? { forlorn: true } : {}),
   };
   return previous !== undefined && JSON.stringify(previous) === JSON.stringify(choice) ? previous : choice;
 }

@@ -42,6 +42,11 @@ export function isForlorn(reason: Reason): boolean {
   return reason === "LastKnown" || reason === "NoneEverAlive";
 }
 
+/** As said last: a standstill of this node's own probing tells nothing new of it. */
+export function wasForlorn(choice: { readonly reason: Reason; readonly forlorn?: true } | undefined): boolean {
+  return choice !== undefined && (isForlorn(choice.reason) || choice.forlorn === true);
+}
+
 /**
  * Why a candidate is not chosen. `Retiring`: the intent let it go, it serves established flows only. `HoldDown`: it answers again,
  * its quiet period runs. `Failback`: healthy and preferred, the intent's failback is delayed (from `since` on) or manual.
@@ -67,4 +72,6 @@ export interface Choice {
   readonly order?: readonly NodeName[];
   /** A first choice, made while better gateways did not answer: until then a better one is taken at once. */
   readonly provisionalUntil?: number;
+  /** With `OwnStall`: nobody was believed alive when it began. */
+  readonly forlorn?: true;
 }

@@ -32,10 +32,10 @@ function planOf(router = ROUTER, destination = "192.0.2.0/24"): Plan {
 function story(
   plan = planOf(),
   first: Elections = NO_ELECTIONS,
-): (g1: LinkVerdict | undefined, g2: LinkVerdict | undefined, lan: LinkVerdict) => Told {
+): (g1: LinkVerdict | undefined, g2: LinkVerdict | undefined, lan: LinkVerdict, stalled?: boolean) => Told {
   let before = first;
   let now = 0;
-  return (g1, g2, lan) => {
+  return (g1, g2, lan, stalled = false) => {
     const verdicts = { g1, g2 };
     const links = new Map(
       Object.entries(verdicts).flatMap(([node, verdict]) =>
@@ -44,7 +44,7 @@ function story(
     );
     const gateways = plan.lanRoutes.get(LAN)?.gateways ?? [];
     const health = new Map([[LAN, new Map(gateways.map((gateway) => [gateway, { verdict: lan, since: 0 }]))]]);
-    const elections = electAll(plan, { links, stalled: false, lan: health }, before, ++now);
+    const elections = electAll(plan, { links, stalled, lan: health }, before, ++now);
     const numbers = new Map<NodeName, number>([
       [name("g1"), 1],
       [name("g2"), 2],
@@ -118,6 +118,21 @@ describe("where every gateway is believed dead (I4)", () => {
     const back = at("Up", "Down", "Up");
     expect(back.results).toMatchObject({ "egress/web": { ok: true }, [LAN]: { ok: true } });
     expect(back.events).toEqual(["Normal Preferred egress/web", `Normal Preferred ${LAN}`]);
+  });
+
+  test("a standstill of the own probing in between hides no end of it, and makes no second warning", () => {
+    for (const [g1, events] of [
+      ["Up", ["Normal Preferred egress/web"]],
+      ["Down", []],
+    ] as const) {
+      const at = story();
+      at("Up", "Up", "Up");
+      expect(at("Down", "Down", "Up").events).toEqual(["Warning LastKnown egress/web"]);
+      const stalled = at("Down", "Up", "Up", true);
+      expect(stalled.elections.paths.get("egress/web")?.reason).toBe("OwnStall");
+      expect(stalled.events).toEqual([]);
+      expect(at(g1, "Down", "Up").events).toEqual(events);
+    }
   });
 
   test("a router that never answered is a fault only once its check has failed", () => {

@@ -50,6 +50,25 @@ describe("LAN gateways", () => {
     expect(electLan({ id, lan: lan(), health: health("Up", "Up"), previous: first, stalled: false, now: 5 }).gateways).toEqual([a]);
   });
 
+  test("what the kernel held at start did carry once: where it is found dead, it is the last known and not one that was never alive", () => {
+    let previous = adoptedLanChoice([b], 0);
+    const at = (now: number, ...shorts: Short[]): LanChoice =>
+      (previous = electLan({ id, lan: lan(), health: health(...shorts), previous, stalled: false, now }));
+    expect(at(1, "Unknown", "Unknown")).toMatchObject({ gateways: [b], reason: "NotHeardYet" });
+    expect(at(2, "Down", "Unknown")).toMatchObject({ gateways: [b], reason: "NotHeardYet" });
+    expect(at(3, "Down", "Down")).toMatchObject({ gateways: [b], reason: "LastKnown" });
+  });
+
+  test("a standstill of the own probing is no sign of life: the choice remembers that nobody was believed alive", () => {
+    const at = story(lan());
+    at(0, ["Up", "Up"]);
+    expect(at(1, ["Down", "Down"])).toMatchObject({ gateways: [a], reason: "LastKnown" });
+    expect(at(2, ["Down", "Up"], true)).toMatchObject({ gateways: [a], reason: "OwnStall", forlorn: true });
+    expect(at(3, ["Hold", "Up"], true)).toMatchObject({ gateways: [a], reason: "OwnStall", forlorn: true });
+    expect(at(4, ["Up", "Up"])).toMatchObject({ gateways: [a], reason: "Preferred" });
+    expect(at(5, ["Up", "Up"])).not.toHaveProperty("forlorn");
+  });
+
   test("without checks the first one carries", () => {
     const plan = lan({ health: GatewayHealth.parse({ type: "none" }) });
     expect(electLan({ id, lan: plan, health: new Map(), previous: undefined, stalled: false, now: 0 })).toMatchObject({

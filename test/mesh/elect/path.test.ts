@@ -218,6 +218,16 @@ describe("failover", () => {
     expect(at(4, { a: "up", b: "hold" }).active).toEqual(["a"]);
   });
 
+  test("a standstill of the own probing is no sign of life: the choice remembers that nobody was believed alive", () => {
+    const at = story(plan("ab"));
+    at(0, { a: "up", b: "up" });
+    expect(at(1, { a: "down", b: "down" })).toMatchObject({ active: ["a"], reason: "LastKnown" });
+    expect(at(2, { a: "down", b: "up" }, { stalled: true })).toMatchObject({ active: ["a"], reason: "OwnStall", forlorn: true });
+    expect(at(3, { a: "unknown", b: "up" }, { stalled: true })).not.toMatchObject({ active: ["b"] });
+    expect(at(4, { a: "up", b: "up" })).toMatchObject({ active: ["a"], reason: "Preferred" });
+    expect(at(5, { a: "up", b: "up" })).not.toHaveProperty("forlorn");
+  });
+
   test("an own stall holds everything, also planned moves", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "up" });
