@@ -42,6 +42,11 @@ export function parseFaults(topology: Topology, kind: FaultKind, names: readonly
       return hosts("the name of a node").map((host) => ({ kind, host: mustBe(host, "node") }));
     case "controller": {
       const controller = topology.hosts.find((host) => host.role === "controller");
+      for (const name of names)
+        if (hostNamed(topology, name).name !== controller?.name)
+          throw new IsthmusError("BadRequest", `the controller stands on ${controller?.name ?? "no host"}, not on ${name}`, {
+            remedy: `Write \`isthmus lab fail controller\`, or \`isthmus lab fail agent ${name}\`.`,
+          });
       return controller === undefined ? [] : [{ kind, host: controller.name }];
     }
     case "wireguard": {

@@ -1,9 +1,16 @@
 import { describe, expect, test } from "vitest";
 import { blocks, faultId, linkLines, worldInterface } from "../../lab/blueprint.ts";
+import { parseFaults } from "../../lab/faults.ts";
 import { hostNamed } from "../../lab/topology.ts";
 import { loadTopology, parseTopology } from "../../lab/topology-file.ts";
 
 const topology = await loadTopology(new URL("../../lab/topology/default.yaml", import.meta.url).pathname);
+
+test("the controller fails where it stands, and not where somebody takes it to be", () => {
+  expect(parseFaults(topology, "controller", [])).toEqual([{ kind: "controller", host: "ctl" }]);
+  expect(parseFaults(topology, "controller", ["ctl"])).toEqual([{ kind: "controller", host: "ctl" }]);
+  expect(() => parseFaults(topology, "controller", ["do1"])).toThrow("the controller stands on ctl, not on do1");
+});
 
 describe("faults as levels", () => {
   test("a link between a hidden and a public host is cut at the hidden one's router, so that its neighbour is spared", () => {
