@@ -53,7 +53,9 @@ export function collectLabel(value: string, before: Readonly<Record<string, stri
   for (const part of value.split(",")) {
     const equals = part.indexOf("=");
     if (equals < 1) throw new InvalidArgumentError("write KEY=VALUE.");
-    labels[part.slice(0, equals)] = part.slice(equals + 1);
+    const [key, given] = [part.slice(0, equals), part.slice(equals + 1)];
+    if ((labels[key] ?? given) !== given) throw new InvalidArgumentError(`${key} is given twice: ${labels[key]} and ${given}.`);
+    labels[key] = given;
   }
   return labels;
 }

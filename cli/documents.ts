@@ -14,7 +14,7 @@ const EXTENSIONS = [".yaml", ".yml", ".json"];
 
 /**
  * Reads every document of the named files. Directories are read one level deep (all levels with `recursive`), in order of
- * name. @throws {IsthmusError} NotFound, or Invalid with the line of broken YAML.
+ * name. @throws {IsthmusError} NotFound, or Invalid with the line of broken YAML, and what is wrong with the other documents.
  */
 export async function readDocuments(io: Io, names: readonly string[], recursive = false): Promise<Placed[]> {
   if (names.length === 0)
@@ -31,7 +31,8 @@ export async function readDocuments(io: Io, names: readonly string[], recursive 
       faults.push(...read.faults);
     }
   }
-  if (faults.length > 0) throw invalidDocuments(faults, placed.length + faults.length);
+  // Whoever mends these wants to know of the others, too.
+  if (faults.length > 0) throw invalidDocuments([...faults, ...parsePlaced(placed, { now: io.now() }).faults], placed.length + faults.length);
   if (placed.length === 0)
     throw new IsthmusError("Invalid", `there is no document in ${names.join(", ")}`, {
       remedy: "A document has apiVersion, kind, metadata and spec.",

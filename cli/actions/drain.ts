@@ -9,6 +9,7 @@ import type { Io } from "../io.ts";
 import { step } from "../progress.ts";
 import { type AnyObject, condition, text } from "../render/objects.ts";
 import { ageText } from "../render/time.ts";
+import { interruptible } from "../signals.ts";
 import { spanMs } from "../span.ts";
 
 const POLL_MS = 250;
@@ -25,11 +26,18 @@ export async function drain(
 ): Promise<number> {
   checkTimeout(flags.timeout);
   const client = await connect(io, flags);
-  for (const node of nodes) {
-    await startDrain(io, client, bare(node), flags.timeout);
-    if (flags.wait) await untilDrained(io, client, bare(node), flags.timeout);
+  for (const node of await existing(client, nodes)) {
+    await startDrain(io, client, node, flags.timeout);
+    if (flags.wait) await untilDrained(io, client, node, flags.timeout);
   }
   return 0;
+}
+
+/** The names, once it is known that there are such nodes: nothing is begun where one of them is misspelt. @throws IsthmusError `NotFound` */
+export async function existing(client: Client, nodes: readonly string[]): Promise<string[]> {
+  const names = [...new Set(nodes.map(bare))];
+  for (const name of names) await getObject(client, "MeshNode", name);
+  return names;
 }
 
 /** @throws IsthmusError `BadRequest` */
@@ -47,21 +55,22 @@ export async function startDrain(io: Io, client: Client, node: string, timeout: 
 
 export async function uncordon(io: Io, nodes: readonly string[], flags: GlobalFlags): Promise<number> {
   const client = await connect(io, flags);
-  for (const node of nodes) {
-    await client.call("POST", apiPath(["nodes", bare(node), "uncordon"]), {});
-    io.out(`node ${bare(node)} uncordoned\n`);
+  for (const node of await existing(client, nodes)) {
+    await client.call("POST", apiPath(["nodes", node, "uncordon"]), {});
+    io.out(`node ${node} uncordoned\n`);
   }
   return 0;
 }
 
 /**
  * New flows leave at once; old ones have until the drain timeout, or until the node sees none any more. The controller knows
- * when that is: its word is the condition `Drained`.
+ * when that is: its word is the condition `Drained`. Whoever interrupts hears that the drain is not called off by that.
  */
 export async function untilDrained(io: Io, client: Client, node: string, given: string | undefined): Promise<void> {
   using progress = step(io, `draining ${node}`);
+  using interrupt = interruptible(io);
   const begun = io.now();
-  while (!io.signal.aborted) {
+  while (!interrupt.signal.aborted) {
     const [object, egress] = await Promise.all([getObject(client, "MeshNode", node), listObjects(client, "EgressGateway")]);
     const drained = condition(object, "Drained");
     if (drained?.status === "True") return progress.done(`${node} is drained; it can be rebooted`);
@@ -76,6 +85,9 @@ export async function untilDrained(io: Io, client: Client, node: string, given: 
     else progress.say(`draining ${node}: new flows use other gateways; old ones have ${ageText(Math.max(0, left))} left`, "quiet");
     await new Promise((done) => setTimeout(done, POLL_MS));
   }
+  throw new IsthmusError("Internal", `interrupted; ${node} stays cordoned, and goes on draining`, {
+    remedy: `\`isthmus uncordon ${node}\` takes that back; \`isthmus drain ${node}\` waits again.`,
+  });
 }
 
 function longest(egress: readonly AnyObject[]): string {

@@ -6,7 +6,7 @@ import { apiPath } from "../client.ts";
 import { connect } from "../connect.ts";
 import type { Io } from "../io.ts";
 import { text } from "../render/objects.ts";
-import { bare, checkTimeout, startDrain, uncordon, untilDrained } from "./drain.ts";
+import { checkTimeout, existing, startDrain, uncordon, untilDrained } from "./drain.ts";
 
 /** One interface after the other; the controller gives up after a minute and a half. */
 const ANSWER_MS = 120_000;
@@ -15,7 +15,7 @@ const ANSWER_MS = 120_000;
 export async function restartWireguard(io: Io, names: readonly string[], flags: GlobalFlags & { readonly timeout?: string }): Promise<number> {
   checkTimeout(flags.timeout);
   const client = await connect(io, flags);
-  for (const node of names.map(bare)) {
+  for (const node of await existing(client, names)) {
     const before = await getObject(client, "MeshNode", node);
     if (text(before, "status", "wireguard") === "kernel") {
       io.out(`node ${node} has WireGuard in its kernel: nothing to start anew\n`);

@@ -44,6 +44,7 @@ export async function createToken(io: Io, name: string | undefined, flags: Token
   const made = at(answer, "object", "metadata", "name");
   if (flags.output === "name") {
     io.out(`jointoken/${String(made)}\n`);
+    io.err(`The token itself, which is shown only now: ${String(at(answer, "token"))}\n`);
     return 0;
   }
   io.out(`${String(at(answer, "token"))}\n`);

@@ -95,7 +95,7 @@ export function parseSpec<K extends Kind>(kind: K, raw: unknown, options: ParseO
 export function invalidDocuments(faults: readonly FieldFault[], total: number): IsthmusError {
   const bad = new Set(faults.map((fault) => `${fault.file ?? ""}#${fault.document ?? 0}#${fault.item ?? 0}`)).size;
   const what = total === 1 ? "the document is not valid" : `${bad} of ${total} documents ${bad === 1 ? "is" : "are"} not valid`;
-  return new IsthmusError("Invalid", `${what}; nothing was applied`, { faults, remedy: "Correct the fields named above and apply again." });
+  return new IsthmusError("Invalid", `${what}; nothing was changed`, { faults, remedy: "Correct what is named above, then try again." });
 }
 
 /** A place as a fault carries it. */

@@ -63,7 +63,7 @@ describe("apply", () => {
     const { status, err } = await go(["apply", "-f", path]);
     expect(status).toBe(2);
     expect(err).toContain(`${path}, document 7: spec.subnetz: unknown field (it is ["10.0.0.0/8"]); did you mean "subnets"?`);
-    expect(err).toContain("nothing was applied");
+    expect(err).toContain("nothing was changed");
     expect(controller.writes).toEqual([]);
   });
 
@@ -73,6 +73,10 @@ describe("apply", () => {
     expect(status).toBe(2);
     expect(err).toContain(`${path}, document 2: not valid YAML`);
     expect(err).toMatch(/line \d+/);
+    const both = await file("both.yaml", `${SITE("a", ", label: {}")}---\nkind: [1, 2\nb: c\n`);
+    const second = await go(["diff", "-f", both]);
+    expect(second.err).toContain("2 of 2 documents are not valid; nothing was changed");
+    expect(second.err).toContain(`${both}, document 1: metadata.label: unknown field`);
   });
 
   it("gives the controller's own refusals the place in the user's files", async () => {
@@ -198,12 +202,19 @@ describe("create", () => {
     });
   });
 
+  it("does not lose a token whose name alone is asked for", async () => {
+    const { out, err } = await go(["create", "token", "--site", "dc1", "-o", "name"]);
+    expect(out).toBe("jointoken/made-up\n");
+    expect(err).toContain("ist1.secret.00000000");
+  });
+
   it.each([
     [["--uses", "0"], "spec.uses: must be at least 1"],
     [["--uses", "many"], "whole number"],
     [["--expires", "2020-01-01T00:00:00Z"], "in the past"],
     [["--expires", "soon"], "not a length of time"],
     [["--expires", "0h"], "expire at once"],
+    [["--label", "a=b", "--label", "a=c"], "a is given twice: b and c"],
   ])("refuses a token with %j", async (flags, message) => {
     const { status, err } = await go(["create", "token", "--site", "dc1", ...flags]);
     expect(status).toBe(2);
@@ -384,6 +395,23 @@ describe("drain", () => {
   it("does not move anything where WireGuard is part of the kernel", async () => {
     controller.put({ ...draining("False", "InUse", "still used by datacenter1"), status: { connected: true, wireguard: "kernel" } });
     expect((await go(["node", "restart-wireguard", "do1"])).out).toContain("in its kernel");
+    expect(controller.writes).toEqual([]);
+  });
+
+  it("says to whoever interrupts it that the node stays cordoned", async () => {
+    controller.put(draining("False", "InUse", "still used by datacenter1"));
+    const stop = new AbortController();
+    const gone = go(["drain", "do1"], { clock: () => NOW, signal: stop.signal });
+    await expect.poll(() => controller.reads.filter((path) => path.includes("meshnodes/do1")).length).toBeGreaterThan(2);
+    stop.abort();
+    const { status, err } = await gone;
+    expect(status).toBe(1);
+    expect(err).toMatch(/interrupted; do1 stays cordoned[^]*isthmus uncordon do1/);
+  });
+
+  it.each([[["drain"]], [["uncordon"]], [["node", "restart-wireguard"]]])("%j looks for all nodes before it begins with one", async (command) => {
+    controller.put(draining("True", "NotUsed", "nothing uses it any more"));
+    expect((await go([...command, "do1", "do9"])).status).toBe(3);
     expect(controller.writes).toEqual([]);
   });
 

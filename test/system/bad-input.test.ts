@@ -80,7 +80,7 @@ describe("every fault names path, value and what would be right, and nothing is 
     const before = await all();
     const { status, err } = await apply(kind, spec);
     expect([status, err]).toEqual([2, expect.stringMatching(message)]);
-    expect(err).toMatch(/nothing was applied/);
+    expect(err).toMatch(/nothing was changed/);
     expect(err).toMatch(/^try: /m);
     expect(await all()).toBe(before);
   });
