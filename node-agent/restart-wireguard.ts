@@ -4,6 +4,7 @@
  */
 import { IsthmusError } from "../mesh/errors.ts";
 import { linkInterface } from "../mesh/kernel/layout.ts";
+import type { Operation } from "../mesh/kernel/operations.ts";
 import type { WireguardRestart } from "../mesh/model/answers.ts";
 import type { Reconciler } from "./reconcile.ts";
 
@@ -32,17 +33,24 @@ async function restart(reconciler: Loop): Promise<WireguardRestart> {
   // Links in use last: a gateway that is better by then is one whose link is new already.
   const interfaces = [...pass.desired.state.wireguard.keys()].sort((a, b) => Number(inUse.has(a)) - Number(inUse.has(b)));
   // What the kernel refused before has nothing to do with it.
-  const known = new Set(pass.failures.map(({ op }) => JSON.stringify(op)));
+  const known = new Set(pass.failures.map(({ op }) => subjectOf(op)));
   for (const name of interfaces) {
     reconciler.also([{ op: "link.remove", name }]);
     // The first pass takes it away, the second one finds it missing.
     await reconciler.now();
     await reconciler.now();
-    const refused = reconciler.last?.failures.find(({ op }) => !known.has(JSON.stringify(op)));
+    const refused = reconciler.last?.failures.find(({ op }) => !known.has(subjectOf(op)));
     if (refused !== undefined)
       throw new IsthmusError("KernelRefused", `${name} was taken away, and not all of it came back: ${refused.error ?? ""}`, {
         remedy: "The agent goes on trying; see `isthmus status` on the node.",
       });
   }
   return { wireguard: "userspace", interfaces };
+}
+
+/** The next attempt of an operation carries other counters, and may dial another endpoint. */
+function subjectOf(op: Operation): string {
+  if ("peer" in op) return `${op.op} ${op.link} ${op.peer.publicKey}`;
+  if (op.op === "link.add" || op.op === "link.set") return `${op.op} ${op.link.name}`;
+  return JSON.stringify({ ...op, before: undefined });
 }

@@ -3,7 +3,7 @@ import { parsePlan } from "../../mesh/compile/parse-plan.ts";
 import type { Choice, LinkView } from "../../mesh/elect/types.ts";
 import { applyOperations } from "../../mesh/kernel/diff.ts";
 import { EMPTY_KERNEL, type Operation } from "../../mesh/kernel/operations.ts";
-import type { KernelState } from "../../mesh/kernel/types.ts";
+import type { KernelState, WgInterface } from "../../mesh/kernel/types.ts";
 import type { Plan } from "../../mesh/model/plan.ts";
 import type { NodeName, WgPublicKey } from "../../mesh/model/scalars.ts";
 import { formatElections, type Health, NO_ELECTIONS, parseElections } from "../../node-agent/elections.ts";
@@ -355,6 +355,31 @@ describe("the loop", () => {
       expect((await restartWireguard()).interfaces).toContain("ismg1");
       state.fail = (op) => op.op === "link.add" && op.link.name === "ismg1";
       await expect(restartWireguard()).rejects.toMatchObject({ code: "KernelRefused", message: expect.stringContaining("ismg1") as string });
+    });
+  });
+
+  test("a restart of wireguard-go is not stopped by a refusal that stands while what WireGuard counts goes on", async () => {
+    let kernel = EMPTY_KERNEL;
+    let rxBytes = 0;
+    const state: World = {
+      ...world(),
+      /** Somebody else's keepalive stays on every peer. */
+      get kernel() {
+        rxBytes++;
+        const peersOf = ({ peers }: WgInterface) => new Map([...peers].map(([k, peer]) => [k, { ...peer, keepalive: 1, rxBytes }]));
+        return { ...kernel, wireguard: new Map([...kernel.wireguard].map(([one, link]) => [one, { ...link, peers: peersOf(link) }])) };
+      },
+      set kernel(next) {
+        kernel = next;
+      },
+      fail: ({ op }) => op === "peer.set",
+    };
+    await withReconciler(state, async (reconciler) => {
+      reconciler.setPlan(PLAN);
+      await reconciler.now();
+      await reconciler.now();
+      expect(reconciler.last?.failures.map(({ op }) => op.op)).toContain("peer.set");
+      expect((await createWireguardRestart(reconciler)()).interfaces).toContain("ismg1");
     });
   });
 
