@@ -1,5 +1,5 @@
 /** Files that hold secrets: modes are set when they are made and checked when they are used (I8). */
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, lstatSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 import { makeFolders } from "../mesh/folders.ts";
@@ -23,14 +23,30 @@ export function privateFolder(path: string): void {
   requireMode(path, 0o700);
 }
 
-const HALF = /\.\d+\.new$/;
-/** A copy of the store that a backup is made of. */
+/** A copy of the store that a backup is made of; mkdtemp(3) adds six characters. */
 export const BACKUP = ".backup-";
+const COPY = /^\.backup-[A-Za-z0-9]{6}$/;
+/** What `writePrivate` is called for, by folder. Anything else there is an administrator's. */
+const HALVES: Readonly<Record<string, RegExp>> = {
+  "": /^writer\.\d+\.new$/,
+  pki: /^(root|intermediate|position)\.(key|crt)\.\d+\.new$/,
+  "pki/issuers": /^[0-9a-f]+\.crt\.\d+\.new$/i,
+};
 
 /** Removes what a controller that was killed left half-written in its data folder. Nobody else may be writing there. */
 export function dropHalves(data: string): void {
-  const names = readdirSync(data, { recursive: true, encoding: "utf8" });
-  for (const name of names) if (HALF.test(name) || name.startsWith(BACKUP)) rmSync(join(data, name), { recursive: true, force: true });
+  for (const [folder, half] of Object.entries(HALVES)) {
+    for (const name of namesIn(join(data, folder))) if (half.test(name)) rmSync(join(data, folder, name), { force: true });
+  }
+  for (const name of namesIn(data)) {
+    const path = join(data, name);
+    const isCopy = COPY.test(name) && lstatSync(path).isDirectory() && namesIn(path).every((one) => one.startsWith("store.db"));
+    if (isCopy) rmSync(path, { recursive: true, force: true });
+  }
+}
+
+function namesIn(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
 }
 
 /** Writes a file of mode 0600 whole or not at all; on the disk when it returns. @throws {IsthmusError} `DiskFull` */
@@ -47,11 +63,14 @@ export function writePrivate(path: string, content: string | Uint8Array): void {
   }
 }
 
-/** A rename is on the disk only with its folder (fsync(2)). */
+/** A rename is on the disk only with its folder (fsync(2)). What was written to a file system that cannot sync folders stands all the same. */
 export function syncFolder(path: string): void {
   const folder = openSync(path, "r");
   try {
     fsyncSync(folder);
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code !== "EINVAL" && code !== "ENOTSUP") throw thrown;
   } finally {
     closeSync(folder);
   }

@@ -53,9 +53,24 @@ describe("starting a controller", () => {
     for (const name of ["writer.7.new", "pki/root.key.12.new"]) writeFileSync(join(data, name), "half");
     mkdirSync(join(data, ".backup-x1y2z3"));
     writeFileSync(join(data, ".backup-x1y2z3/store.db"), "half");
-    writeFileSync(join(data, "notes.new"), "an administrator's");
+    const theirs = [
+      ".backup-2026-11-21.gz",
+      ".backup-x1y2z4",
+      ".backup-monday",
+      ".backup-monday/isthmus.gz",
+      ".backup-of-monday",
+      ".backup-of-monday/store.db",
+      "notes.7.new",
+      "notes.new",
+      "pki/notes.7.new",
+      "mine",
+      "mine/writer.7.new",
+    ];
+    const folders = [".backup-monday", ".backup-of-monday", "mine"];
+    for (const name of folders) mkdirSync(join(data, name));
+    for (const name of theirs) if (!folders.includes(name)) writeFileSync(join(data, name), "an administrator's");
     await (await startController(folder.path)).close();
-    expect(readdirSync(data, { recursive: true, encoding: "utf8" }).toSorted()).toEqual([...before, "notes.new"].toSorted());
+    expect(readdirSync(data, { recursive: true, encoding: "utf8" }).toSorted()).toEqual([...before, ...theirs].toSorted());
     folder.remove();
   });
 
