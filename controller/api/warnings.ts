@@ -10,7 +10,10 @@ const INTENTS: ReadonlySet<Kind> = new Set(["MeshRoute", "StaticRoute", "EgressG
 const ASKED = 16;
 const ASK_MS = 2_000;
 
-/** @param ask whether the plan is published: an agent reads it before a question that is sent after it */
+/**
+ * @param ask whether the plan is published: an agent reads it before a question that is sent after it. One that waits for its turn to
+ *   get a view that is new to it may answer by the plan before, and then nothing is said of it
+ */
 export async function effectWarnings(
   { agents }: Pick<Services, "agents">,
   output: CompileOutput | undefined,

@@ -189,6 +189,23 @@ export function createHub(options: HubOptions): Hub {
     }
   }
 
+  function sendAll(before: CompileOutput | undefined, next: CompileOutput, changes: ReadonlyMap<string, ViewChange>): void {
+    // What a recovery leaves out would be waited for.
+    const sent = [...changes].filter(([id, { put }]) => live.has(id) && next.views.has(id) && (!recovering || put.size > 0));
+    announce(
+      moveAudience(before, next),
+      sent.map(([id]) => id),
+    );
+    for (const [id, change] of changes) {
+      const view = live.get(id);
+      const data = next.views.get(id);
+      if (data === undefined) live.delete(id);
+      else if (view === undefined) live.set(id, createLiveView(id, data, revision, options.sealOf));
+      else send(id, view, change);
+    }
+    for (const [id, data] of next.views) if (!live.has(id)) live.set(id, createLiveView(id, data, revision, options.sealOf));
+  }
+
   return {
     get output() {
       return output;
@@ -202,20 +219,13 @@ export function createHub(options: HubOptions): Hub {
       const changes = diffViews(before, next);
       output = next;
       revision = Math.max(revision, at);
-      // What a recovery leaves out would be waited for.
-      const sent = [...changes].filter(([id, { put }]) => live.has(id) && next.views.has(id) && (!recovering || put.size > 0));
-      announce(
-        moveAudience(before, next),
-        sent.map(([id]) => id),
-      );
-      for (const [id, change] of changes) {
-        const view = live.get(id);
-        const data = next.views.get(id);
-        if (data === undefined) live.delete(id);
-        else if (view === undefined) live.set(id, createLiveView(id, data, revision, options.sealOf));
-        else send(id, view, change);
+      try {
+        sendAll(before, next, changes);
+      } catch (thrown) {
+        // The next try has to find these changes again.
+        output = before;
+        throw thrown;
       }
-      for (const [id, data] of next.views) if (!live.has(id)) live.set(id, createLiveView(id, data, revision, options.sealOf));
       pump();
       return changes.size;
     },

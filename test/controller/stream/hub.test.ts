@@ -110,6 +110,29 @@ test("an agent that asks for a view before its turn gets it when that comes", ()
   expect([...a.held.awaiting]).toEqual([]);
 });
 
+test("what could not be sent to the end is sent by the next try", () => {
+  const hub = createHub({ network: "isthmus", format: 1, now: () => 0, sealOf: () => "s" });
+  hub.publish(output(OLD), 1);
+  const a = agent("a");
+  hub.attach(a, hello("a", OLD), AT);
+  const broken = agent("a");
+  let breaks = false;
+  const { write } = broken;
+  broken.write = (frames, sent) => {
+    if (breaks) throw new Error("broken");
+    write(frames, sent);
+  };
+  hub.detach(a);
+  hub.attach(broken, hello("a", OLD), AT);
+  hub.attach(a, hello("a", OLD), AT);
+  breaks = true;
+  expect(() => hub.publish(output(NEW), 2)).toThrow("broken");
+  breaks = false;
+  expect(hub.publish(output(NEW), 2)).toBe(1);
+  expect(a.messages.at(-1)).toMatchObject({ t: "delta", v: "mesh" });
+  expect(hub.view("mesh")?.hash).toBe(viewHash(createView(Object.entries(NEW))));
+});
+
 describe("a controller that recovers", () => {
   const of = (views: Record<string, object>, audience = Object.keys(views)): CompileOutput =>
     ({
