@@ -1,5 +1,5 @@
 /** Files of the agent: where they are, and that root alone can read or replace them (I8). */
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, type Stats, statSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, type Stats, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 import { makeFolders } from "../mesh/folders.ts";
@@ -48,13 +48,29 @@ export function places(
   };
 }
 
-/** Makes the data and run directories (0700) and refuses those that others may read or replace. @throws FileMode, DiskFull */
-export function prepareDirectories(at: Places): void {
+/**
+ * Makes the data and run directories (0700) and refuses those that others may read or replace. @param say what was changed of one that
+ * was there @throws FileMode, DiskFull
+ */
+export function prepareDirectories(at: Places, say: (line: string) => void): void {
   for (const path of [at.data, at.run]) {
     checkWay(resolve(path));
     makeFolder(path);
+    if (path === at.run) closeOwn(path, say);
     checkMode(path, 0o700);
   }
+}
+
+/** What agent and controller put into their run directory. */
+const OWN = /^(agent\.(sock|pid)|controller\.sock|wireguard-go\..+)$/;
+
+/** Earlier controllers made the run directory for all to read, and it stays until the next boot. Somebody else's is not touched. */
+function closeOwn(path: string, say: (line: string) => void): void {
+  const { mode, uid } = statSync(path);
+  const readable = (mode & 0o077) !== 0 && (mode & 0o022) === 0;
+  if (!readable || uid !== process.getuid?.() || !readdirSync(path).every((name) => OWN.test(name))) return;
+  onDisk(path, () => chmodSync(path, 0o700));
+  say(`${path} had mode ${octal(mode)}: it is for root alone now (0700)`);
 }
 
 /** Makes a folder of the agent, and those above it. @throws FileMode, DiskFull */

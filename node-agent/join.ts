@@ -34,7 +34,7 @@ export async function join(at: Places, options: JoinOptions, log: (line: string)
   const name = nodeName(options.name ?? hostname());
   const manualEndpoints = checked("--endpoint", options.endpoints ?? [], Endpoint);
   const advertise = checked("--advertise", options.advertise ?? [], Cidr);
-  prepareDirectories(at);
+  prepareDirectories(at, log);
   checkModes(at);
   const before = readIdentity(at);
   if (before !== undefined) {

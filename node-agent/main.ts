@@ -91,7 +91,7 @@ export async function runAgent(options: CommonOptions): Promise<void> {
   const { signal, log, at } = common(options);
   requireRoot("the agent");
   requireTools();
-  prepareDirectories(at);
+  prepareDirectories(at, log);
   checkModes(at);
   const identity = readIdentity(at);
   if (identity === undefined)

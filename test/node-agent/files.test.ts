@@ -43,7 +43,11 @@ describe.runIf(isRoot)("the folders of the agent", () => {
     folder = mkdtempSync(join(tmpdir(), "isthmus-files-"));
   });
   afterEach(() => rmSync(folder, { recursive: true }));
-  const prepare = (data: string, run = join(folder, "run")): void => prepareDirectories(places(join(folder, data), run));
+  let said: string[] = [];
+  const prepare = (data: string, run = join(folder, "run")): void => {
+    said = [];
+    prepareDirectories(places(join(folder, data), run), (line) => said.push(line));
+  };
   const refused = (data: string, run?: string): { message: string; remedy: string } => {
     try {
       prepare(data, run);
@@ -63,12 +67,30 @@ describe.runIf(isRoot)("the folders of the agent", () => {
   });
 
   test("are refused where others may read them or have made them", () => {
-    mkdirSync(join(folder, "run"), { mode: 0o755 });
-    expect(refused("data").message).toBe(`${folder}/run has mode 0755; it is for root's files and sockets alone, and may be at most 0700`);
-    expect(refused("data").remedy).toContain(`chmod 0700 ${folder}/run, or choose`);
+    mkdirSync(join(folder, "data"), { mode: 0o755 });
+    expect(refused("data").message).toBe(`${folder}/data has mode 0755; it is for root's files and sockets alone, and may be at most 0700`);
+    expect(refused("data").remedy).toContain(`chmod 0700 ${folder}/data, or choose`);
     mkdirSync(join(folder, "theirs"), { mode: 0o700 });
     chownSync(join(folder, "theirs"), 65_534, 65_534);
     expect(refused("theirs").message).toBe(`${folder}/theirs belongs to user 65534, not to root`);
+  });
+
+  test("a run folder that a version before made for all to read is closed, and that is said; one that is not the agent's own is refused", () => {
+    const run = join(folder, "run");
+    mkdirSync(run, { mode: 0o755 });
+    writeFileSync(join(run, "controller.sock"), "");
+    prepare("data");
+    expect(statSync(run).mode & 0o777).toBe(0o700);
+    expect(said).toEqual([`${run} had mode 0755: it is for root alone now (0700)`]);
+    prepare("data");
+    expect(said).toEqual([]);
+    chmodSync(run, 0o755);
+    writeFileSync(join(run, "other.sock"), "");
+    expect(refused("data").message).toContain(`${run} has mode 0755`);
+    rmSync(join(run, "other.sock"));
+    chmodSync(run, 0o1777);
+    expect(refused("data").message).toContain(`${run} has mode 1777`);
+    expect(statSync(run).mode & 0o7777).toBe(0o1777);
   });
 
   test("are refused where others may put something in their place, and nothing is made there", () => {
