@@ -151,7 +151,7 @@ function steered({ input, linkViews, wall, now, destination }: ExplainInput, own
           owner,
           prefix,
           ...because,
-          hops: [{ at, what: "no gateway was ever alive; the intent lets it leave by the underlay" }],
+          hops: [{ at, what: "no gateway; the intent lets it leave by the underlay" }],
           candidates,
         },
         undefined,

@@ -44,7 +44,10 @@ export function resultsOf(pass: Pass, wall: (at: number) => number, refused: Ref
     const at = { since: Math.round(wall(since)), ...of };
     if (error !== undefined) results[id] = { ok: false, reason: "KernelRefused", message: error.slice(0, MESSAGE), ...hop, ...at };
     else if (refusals.length > 0) results[id] = { ok: false, reason: refusals[0]?.why ?? "Refused", message: refusalText(refusals), ...hop, ...at };
-    else results[id] = { ok: alive && !forlorn, reason, ...(forlorn ? { message: forlornText(id, reason) } : {}), ...hop, ...at };
+    else {
+      const ok = alive && !forlorn;
+      results[id] = { ok, reason, ...(ok ? {} : { message: faultText(id, reason) }), ...hop, ...at };
+    }
   };
   for (const [id, choice] of pass.elections.paths) {
     put(
@@ -85,8 +88,9 @@ export function hopsIn(hops: readonly string[], nodes: boolean): Pick<ResourceRe
   return { nextHop: nextHop.slice(0, LONGEST_HOP), ...(nodes && nextHop.length >= LONGEST_HOP ? { active: hops.slice(0, 64) as NodeName[] } : {}) };
 }
 
-/** What can be done where the traffic is pointed at a gateway that is believed dead. */
-function forlornText(id: string, reason: Reason): string {
+/** What can be done where no gateway is believed to carry the traffic. */
+function faultText(id: string, reason: Reason): string {
+  if (!isForlorn(reason)) return REASONS[reason];
   const lan = id.startsWith("lanroute/") || id.startsWith("staticroute/");
   const remedy = lan
     ? "is the router up, and does it answer its health check? `health.type: none` believes it alive always"

@@ -1,6 +1,7 @@
 /** The conditions of nodes, sites and intents, from what compile says and what agents report. They are not dated yet. */
 import type { CompileCondition, CompileOutput, IntentCompileStatus } from "../../mesh/compile/types.ts";
 import { intentKey } from "../../mesh/compile/types.ts";
+import type { Reason } from "../../mesh/elect/types.ts";
 import { type Condition, type IntentStatus, MAX_FAILING_NODES, type NodeFault } from "../../mesh/model/meta.ts";
 import type { Resource } from "../../mesh/model/resources.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
@@ -55,10 +56,10 @@ export function judgeIntent(intent: Resource, reports: Reports, output: CompileO
   const { name, generation } = intent.metadata;
   const compiled = output?.intentStatus.get(intentKey(intent.kind, name));
   if (compiled === undefined) return undefined;
-  const { failing, active, ready, unusable } = countResults(compiled, reports);
+  const { failing, active, ready, unheard, unusable } = countResults(compiled, reports);
   const total = compiled.nodes.length;
   const conflict = failing.find((fault) => fault.reason === "Conflict");
-  const conditions = [readiness(compiled.id, total, ready, failing), ...compiled.conditions.map(plain)];
+  const conditions = [readiness(compiled.id, { total, ready, unheard }, failing), ...compiled.conditions.map(plain)];
   if (conflict !== undefined)
     conditions.push({
       type: "Conflict",
@@ -85,6 +86,8 @@ const UNUSABLE: Readonly<Record<string, string>> = {
   UplinkDown: "it says that its uplink, or its way to other sites, is down",
 };
 const MOST_NAMED = 3;
+/** A node's reason while nothing is known of its gateways yet (`mesh/elect`): no fault, and not in effect. */
+const FIRST_PROBES = "NotHeardYet" satisfies Reason;
 
 /** Said only where a gateway fails somebody, also while others carry the traffic. */
 function gatewaysUsable(unusable: Unusable, total: number): Plain | undefined {
@@ -103,12 +106,19 @@ function gatewaysUsable(unusable: Unusable, total: number): Plain | undefined {
 function countResults(
   compiled: IntentCompileStatus,
   reports: Reports,
-): { readonly failing: readonly NodeFault[]; readonly active: readonly string[]; readonly ready: number; readonly unusable: Unusable } {
+): {
+  readonly failing: readonly NodeFault[];
+  readonly active: readonly string[];
+  readonly ready: number;
+  readonly unheard: number;
+  readonly unusable: Unusable;
+} {
   const gateways = new Set<string>(compiled.gateways);
   const failing: NodeFault[] = [];
   const active = new Map<string, number>();
   const unusable = new Map<string, { readonly gateway: string; readonly why: string; readonly nodes: string[] }>();
   let ready = 0;
+  let unheard = 0;
   for (const node of compiled.nodes) {
     const result = compiled.id === undefined ? undefined : reports.get(node)?.results.get(compiled.id);
     if (result === undefined) continue;
@@ -119,6 +129,7 @@ function countResults(
       else known.nodes.push(node);
     }
     if (result.ok) ready++;
+    else if (result.reason === FIRST_PROBES) unheard++;
     else
       failing.push({
         node,
@@ -129,7 +140,7 @@ function countResults(
     for (const hop of hopsOf(result)) if (gateways.has(hop)) active.set(hop, (active.get(hop) ?? 0) + 1);
   }
   const byUse = [...active].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-  return { failing, active: byUse.map(([gateway]) => gateway), ready, unusable };
+  return { failing, active: byUse.map(([gateway]) => gateway), ready, unheard, unusable };
 }
 
 /** A site is ready when its nodes are; whether others reach its subnets is told apart. */
@@ -141,7 +152,13 @@ export function siteConditions(site: Resource<"Site">, nodes: number, missing: r
   return firstOfType([siteReady(nodes, missing), ...others]);
 }
 
-function readiness(id: string | undefined, total: number, ready: number, failing: readonly NodeFault[]): Plain {
+interface Counts {
+  readonly total: number;
+  readonly ready: number;
+  readonly unheard: number;
+}
+
+function readiness(id: string | undefined, { total, ready, unheard }: Counts, failing: readonly NodeFault[]): Plain {
   if (id === undefined) return { type: "Ready", status: "False", reason: "NoEffect", message: "the object has no effect on any node" };
   if (failing.length > 0)
     return {
@@ -156,9 +173,17 @@ function readiness(id: string | undefined, total: number, ready: number, failing
       type: "Ready",
       status: "Unknown",
       reason: "Waiting",
-      message: `${total - ready} of ${count(total, "node")} ${total - ready === 1 ? "has" : "have"} not reported yet`,
+      message: waitingText(total - ready - unheard, unheard, total),
     };
   return { type: "Ready", status: "True", reason: "AllNodesReady", message: count(total, "node") };
+}
+
+function waitingText(silent: number, unheard: number, total: number): string {
+  const said = [
+    ...(silent === 0 ? [] : [`${silent} of ${count(total, "node")} ${silent === 1 ? "has" : "have"} not reported yet`]),
+    ...(unheard === 0 ? [] : [`${unheard} of ${count(total, "node")} ${unheard === 1 ? "waits" : "wait"} for the first probes of the gateways`]),
+  ];
+  return said.join("; ");
 }
 
 function faultText(fault: NodeFault | undefined): string {

@@ -73,7 +73,13 @@ function nobodyAlive(input: PathInput, candidates: readonly Candidate[], current
   // The plan named other gateways; the old one carries on until the new ones have been heard, or found dead.
   const working = (input.previous?.active ?? []).filter((node) => isAlive(tierOf(input.id, input.links.get(node))));
   if (working.length > 0 && candidates.some(({ tier }) => tier === TIER.Unheard)) return { active: working, reason: "PlanChanged" };
-  return { active: [], reason: "NoneEverAlive" };
+  if (candidates.length === 0) return { active: [], reason: "NoGateway" };
+  return { active: [], reason: candidates.some((one) => isAwaited(one, input.previous)) ? "NotHeardYet" : "NoneEverAlive" };
+}
+
+/** Its first probes are on their way; a link that is missing for the first time is made with this choice. */
+function isAwaited({ node, tier, link }: Candidate, previous: Choice | undefined): boolean {
+  return tier === TIER.Unheard || (link === undefined && sinceOf(previous, node, "NotAPeer") === undefined);
 }
 
 function failover(input: PathInput, alive: readonly Candidate[], candidates: readonly Candidate[], current: Candidate | undefined): Pick {

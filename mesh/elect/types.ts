@@ -29,7 +29,8 @@ export const REASONS = {
   Draining: "the gateway before it is being drained",
   LastKnown: "no gateway is believed alive; the last working choice stays",
   NoneEverAlive: "no gateway was ever alive",
-  NotHeardYet: "what is there carries until the first probes have spoken",
+  NoGateway: "no node is selected as its gateway; select one that is there, or join or label one",
+  NotHeardYet: "until the first probes have spoken it stays as it is",
   OwnStall: "this node's own probing stalled; nothing moves",
   PlanChanged: "the intent changed",
   Spread: "spread over all healthy gateways of the best priority",
@@ -58,7 +59,7 @@ export interface Rejected {
   readonly since: number;
 }
 
-/** The choice for one path. `active` is empty only when no gateway was ever alive or the path has none. */
+/** The choice for one path. `active` is empty only when no gateway was ever alive, none was heard yet, or the path has none. */
 export interface Choice {
   readonly active: readonly NodeName[];
   readonly reason: Reason;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { parsePlan } from "../../mesh/compile/parse-plan.ts";
-import type { LinkVerdict } from "../../mesh/elect/types.ts";
+import { type LinkVerdict, REASONS } from "../../mesh/elect/types.ts";
 import { desiredKernel } from "../../mesh/kernel/desired.ts";
 import { GatewayHealth } from "../../mesh/model/health.ts";
 import type { Plan } from "../../mesh/model/plan.ts";
@@ -133,6 +133,21 @@ describe("where every gateway is believed dead (I4)", () => {
       expect(stalled.events).toEqual([]);
       expect(at(g1, "Down", "Up").events).toEqual(events);
     }
+  });
+
+  test("why nothing carries a path is said in words, with what to do", () => {
+    const at = story();
+    expect(at(undefined, undefined, "Up").results["egress/web"]).toMatchObject({ ok: false, reason: "NotHeardYet", message: REASONS.NotHeardYet });
+    const dead = at("Down", "Down", "Up").results["egress/web"];
+    expect(dead).toMatchObject({ ok: false, reason: "NoneEverAlive" });
+    expect(dead?.message).toMatch(/^no gateway was ever alive; look at the gateways/);
+    const { plan } = parsePlan(rawViews());
+    const path = plan?.paths.get("egress/web");
+    if (plan === undefined || path === undefined) throw new Error("no plan");
+    const empty = story({ ...planOf(), paths: new Map([["egress/web", { ...path, gateways: [] }]]) }, story()("Up", "Up", "Up").elections);
+    const none = empty("Up", "Up", "Up");
+    expect(none.results["egress/web"]).toMatchObject({ ok: false, reason: "NoGateway", message: REASONS.NoGateway });
+    expect(none.events).toEqual(["Warning NoGateway egress/web"]);
   });
 
   test("a router that never answered is a fault only once its check has failed", () => {

@@ -31,6 +31,23 @@ test("of nodes that fail the first is named with its reason in words; numbers ag
   expect(ready([a], {})).toBe("1 of 1 node has not reported yet");
 });
 
+test("a node whose first probes have not spoken is waited for and fails nothing", () => {
+  const unheard = { ok: false, reason: "NotHeardYet", message: "the first probes are on their way" };
+  const fine = { ok: true, reason: "Preferred", nextHop: "do1" };
+  const ready = (results: Parameters<typeof said>[1]): unknown => {
+    const judged = said([a, b], results);
+    return [judged?.rest.nodes, judged?.conditions[0]];
+  };
+  expect(ready({ a: unheard, b: fine })).toEqual([
+    { total: 2, ready: 1, failing: 0 },
+    { type: "Ready", status: "Unknown", reason: "Waiting", message: "1 of 2 nodes waits for the first probes of the gateways" },
+  ]);
+  expect(ready({ a: unheard })).toMatchObject([
+    {},
+    { reason: "Waiting", message: "1 of 2 nodes has not reported yet; 1 of 2 nodes waits for the first probes of the gateways" },
+  ]);
+});
+
 test("a gateway that some node cannot use is named with why, while the intent stays ready", () => {
   const ok = (unusable?: ResourceResult["unusable"]): ResourceResult => ({
     ok: true,

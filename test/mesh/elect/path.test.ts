@@ -209,6 +209,24 @@ describe("failover", () => {
     expect(at(4, { a: "down", b: "up" })).toMatchObject({ active: ["b"], reason: "OnlyHealthy" });
   });
 
+  test("nobody heard yet is not nobody alive: a link that is new is neither, one that is not made stays unheard no longer", () => {
+    const at = story(plan("ab"));
+    expect(at(0, {})).toMatchObject({ active: [], reason: "NotHeardYet" });
+    expect(at(1, { a: "unknown", b: "down" })).toMatchObject({ active: [], reason: "NotHeardYet" });
+    expect(at(2, { a: "down", b: "down" })).toMatchObject({ active: [], reason: "NoneEverAlive" });
+    const unmade = story(plan("a"));
+    unmade(0, {});
+    expect(unmade(1, {})).toMatchObject({ active: [], reason: "NoneEverAlive" });
+  });
+
+  test("a path that lost its last gateway to a change says that nobody is selected, not that nobody was ever alive", () => {
+    const at = story(plan("a"));
+    at(0, { a: "up" });
+    expect(at(1, { a: "up" }, { path: plan("") })).toMatchObject({ active: [], reason: "NoGateway" });
+    expect(at(2, {}, { path: plan("") })).toMatchObject({ active: [], reason: "NoGateway", since: 1 });
+    expect(at(3, {}, { path: plan("b") })).toMatchObject({ active: [], reason: "NotHeardYet" });
+  });
+
   test("where all are dead, one that answers again is taken before its quiet period ends", () => {
     const at = story(plan("ab"));
     at(0, { a: "up", b: "down" });
