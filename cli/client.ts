@@ -1,7 +1,7 @@
 /** HTTP to the controller, over its unix socket or TLS with an admin's certificate. */
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
-import { RECOVERY_HEADER } from "../mesh/model/answers.ts";
+import { RECOVERY_CAUSE_HEADER, RECOVERY_HEADER } from "../mesh/model/answers.ts";
 import type { Context } from "./context.ts";
 
 export interface Client {
@@ -33,7 +33,8 @@ export function clientFor(context: Context, warn: (text: string) => void = () =>
     const missing = answer.headers[RECOVERY_HEADER];
     if (typeof missing === "string" && !warned) {
       warned = true;
-      warn(recoveryText(Number(missing)));
+      const cause = answer.headers[RECOVERY_CAUSE_HEADER];
+      warn(recoveryText(Number(missing), typeof cause === "string" ? ` (${cause})` : ""));
     }
     return answer;
   };
@@ -52,9 +53,9 @@ export function clientFor(context: Context, warn: (text: string) => void = () =>
   };
 }
 
-function recoveryText(missing: number): string {
+function recoveryText(missing: number, cause: string): string {
   const away = missing === 0 ? "every node on record has reported" : `${missing} of the nodes on record have not reported yet`;
-  return `the controller is in Recovery: agents have seen more than its store knows, so it deletes no peer and issues no address or token; ${away}. It ends by itself, or with \`isthmus recovery confirm\` when everyone who will come back is back`;
+  return `the controller is in Recovery${cause}: it deletes no peer and issues no address or token; ${away}. It ends by itself, or with \`isthmus recovery confirm\` when everyone who will come back is back`;
 }
 
 /** Sends a request and gives the answer once its status is good; otherwise throws what the body says. */

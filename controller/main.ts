@@ -78,10 +78,10 @@ export interface RunningController {
   readonly closed: Promise<void>;
 }
 
-const RESTORED =
-  "this store was restored from a backup, or was in Recovery when its controller stopped: nothing is deleted and no address is issued until the nodes have reported";
-const COPIED =
-  "the store is a copy of another controller's, which may still run, or an older file that was put back: nothing is deleted and no address is issued until the nodes have reported here. Run one of the two.";
+const RESTORED = "this store was restored from a backup, or was in Recovery when its controller stopped";
+const RESTORED_NOW = "nothing is deleted and no address is issued until the nodes have reported";
+const COPIED = "the store is a copy of another controller's, which may still run, or an older file that was put back";
+const COPIED_NOW = "nothing is deleted and no address is issued until the nodes have reported here. Run one of the two.";
 
 /** @throws {IsthmusError} `PortTaken`, `NotRoot`, `FileMode`, `StoreDamaged`, `AlreadyRunning`, `DiskFull` … */
 export async function runController(options: ControllerOptions): Promise<RunningController> {
@@ -108,8 +108,9 @@ export async function runController(options: ControllerOptions): Promise<Running
     const events = await openEvents(store, now, failed("events cannot be saved"));
     stack.defer(() => events.close());
     const copied = await settleHome(store, mirror, places);
+    const cause = copied ? COPIED : RESTORED;
     if ((await store.state()).recovering) {
-      const message = copied ? COPIED : RESTORED;
+      const message = `${cause}: ${copied ? COPIED_NOW : RESTORED_NOW}`;
       events.record(undefined, { type: "Warning", reason: "Recovery", message, about: "controller" });
       log.warn({ recovering: true }, message);
     }
@@ -127,6 +128,7 @@ export async function runController(options: ControllerOptions): Promise<Running
       now,
       newUid,
       seals: openSeals(places.pki),
+      cause,
       surplus: () => hub.surplus(),
       probe: () => hub.probeSurplus(),
       ...(options.recoveryQuietMs === undefined ? {} : { quietMs: options.recoveryQuietMs }),

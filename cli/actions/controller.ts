@@ -3,8 +3,9 @@ import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { GlobalFlags } from "../cli.ts";
-import { apiPath } from "../client.ts";
+import { apiPath, clientFor } from "../client.ts";
 import { connect } from "../connect.ts";
+import { chooseContext } from "../context.ts";
 import type { Io } from "../io.ts";
 import { step } from "../progress.ts";
 import { writeSecret } from "../secret-file.ts";
@@ -79,7 +80,8 @@ export async function restore(io: Io, file: string, flags: { readonly data: stri
 }
 
 export async function confirmRecovery(io: Io, flags: GlobalFlags): Promise<number> {
-  const client = await connect(io, flags);
+  // Without the warning that there is a Recovery: whoever ends it knows.
+  const client = clientFor(await chooseContext(io, flags));
   const { recovering } = (await client.call("GET", apiPath(["status"]))) as { recovering?: boolean };
   if (recovering === false) {
     io.out("the controller is not in Recovery: nothing to confirm\n");

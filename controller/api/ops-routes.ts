@@ -3,7 +3,7 @@ import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
 import type { Kind } from "../../mesh/model/resources.ts";
-import { RECOVERY_HEADER } from "../../mesh/model/answers.ts";
+import { RECOVERY_CAUSE_HEADER, RECOVERY_HEADER } from "../../mesh/model/answers.ts";
 import { openApiDocument } from "../../mesh/model/openapi.ts";
 import { kindNamed } from "../../mesh/model/parse.ts";
 import { IsthmusError } from "../../mesh/errors.ts";
@@ -31,7 +31,7 @@ export function opsRoutes(app: FastifyInstance, services: Services): void {
 
   // Whoever asks anything during a recovery is told: the answers may be of yesterday.
   app.addHook("onSend", (_request, reply, _payload, done) => {
-    if (recovery.active) void reply.header(RECOVERY_HEADER, String(recovery.missing().length));
+    if (recovery.active) void reply.header(RECOVERY_HEADER, String(recovery.missing().length)).header(RECOVERY_CAUSE_HEADER, recovery.cause);
     done();
   });
 

@@ -26,6 +26,8 @@ const QUIET_MS = 30_000;
 
 export interface Recovery {
   readonly active: boolean;
+  /** Why it is, or was last, active: a clause. */
+  readonly cause: string;
   /** Of the store; what an older one issued (tokens) is void. */
   readonly epoch: number;
   /** Looks at where an agent says it stands, and takes a forgotten node back. */
@@ -54,6 +56,8 @@ export interface RecoveryOptions {
   readonly newUid: () => string;
   readonly seals: Seals;
   readonly quietMs?: number;
+  /** Why the store was in Recovery from the start, where it was: a clause. */
+  readonly cause: string;
   /** Nodes that hold more than this store knows, with the views; `probe` asks them again. */
   readonly surplus: () => ReadonlyMap<NodeName, readonly string[]>;
   readonly probe: () => void;
@@ -111,6 +115,7 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   const { store, mirror, events, now, newUid, seals, onChange, quietMs = QUIET_MS } = options;
   let state: StoreState = await store.state();
   let active = state.recovering;
+  let { cause } = options;
   const superseded = new Set([...(await store.notes(SUPERSEDED)).keys()].map((key) => key.slice(SUPERSEDED.length)));
   /** Foreign lineages that were met in this recovery; one by node, so that no node fills the store with them. */
   const foreign = new Map<NodeName, string>();
@@ -133,12 +138,13 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     lastNews = performance.now();
     if (active) return;
     active = true;
+    cause = `node ${who} has seen a newer state than this store holds: writes were lost`;
     gapLeft = false;
     reported = new Set();
     events.record(undefined, {
       type: "Warning",
       reason: "Recovery",
-      message: `node ${who} has seen a newer state than this store holds: writes were lost. Nothing is deleted and no address is issued until the nodes have reported.`,
+      message: `${cause}. Nothing is deleted and no address is issued until the nodes have reported.`,
       about: "controller",
     });
     onChange(true);
@@ -210,6 +216,9 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   return {
     get active() {
       return active;
+    },
+    get cause() {
+      return cause;
     },
     get epoch() {
       return state.epoch;

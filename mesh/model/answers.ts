@@ -12,6 +12,8 @@ const Word = told(512);
 
 /** Header of every answer of a controller in Recovery: how many nodes on record have not reported since it began. */
 export const RECOVERY_HEADER = "isthmus-recovery";
+/** With it: why the controller is in Recovery, as a clause. */
+export const RECOVERY_CAUSE_HEADER = "isthmus-recovery-cause";
 
 /** GET /v1/events gives `{ items }`, newest last; with `watch=1` one per line. */
 export const EventRecord = z.object({

@@ -32,6 +32,7 @@ test("a Recovery that a full disk kept from beginning begins when the agent call
     events: { record: () => {} } as unknown as Events,
     now: () => 0,
     newUid: () => "uid",
+    cause: "the store was restored",
     seals,
     surplus: () => new Map(),
     probe: () => {},
@@ -52,10 +53,10 @@ test("a Recovery that a full disk kept from beginning begins when the agent call
   };
   const principal: Principal = { kind: "node", name: node, keyHash: "k" };
   await expect(recovery.onHello(hello, principal)).rejects.toMatchObject({ code: "DiskFull" });
-  expect(recovery.active).toBe(false);
+  expect(recovery).toMatchObject({ active: false, cause: "the store was restored" });
   full = false;
   await recovery.onHello(hello, principal);
-  expect(recovery.active).toBe(true);
+  expect(recovery).toMatchObject({ active: true, cause: "node ahead has seen a newer state than this store holds: writes were lost" });
   await mirror.close();
   await store.close();
   folder.remove();
@@ -76,6 +77,7 @@ test("setting the controller's clock ends no Recovery before its quiet time", as
       events: { record: () => {} } as unknown as Events,
       now: () => now,
       newUid: () => "uid",
+      cause: "the store was restored",
       seals: openSeals(join(folder.path, "pki")),
       surplus: () => new Map(),
       probe: () => {},
@@ -113,6 +115,7 @@ test("a Recovery that a full disk keeps from ending leaves one gap of indexes, a
     events: { record: (_node: unknown, { reason }: { reason: string }) => told.push(reason) } as unknown as Events,
     now: Date.now,
     newUid: () => "uid",
+    cause: "the store was restored",
     seals: openSeals(join(folder.path, "pki")),
     surplus: () => new Map(),
     probe: () => {},
