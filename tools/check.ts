@@ -2,18 +2,13 @@
  * `isthmus test`: every gate of the repository, in order of cost. Prints what it runs and how long it took, stops at
  * nothing, and fails if one gate failed. `isthmus test FILTER…` runs only the tests whose path holds a filter.
  */
-import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { cpus, tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { countTests } from "./count-tests.ts";
+import { type Gate, heedSignals, runGates } from "./gates.ts";
 import { filesIn, leftBehind, networkNamespaces, PROCESSES } from "./leftovers.ts";
 import { removeOrphans } from "./orphans.ts";
-
-interface Gate {
-  readonly name: string;
-  readonly argv: readonly string[];
-}
 
 const root = join(import.meta.dirname, "..");
 const tool = (name: string): string => join(root, "node_modules", ".bin", name);
@@ -31,11 +26,11 @@ async function main(filters: readonly string[]): Promise<number> {
     return 7;
   }
   const scratch = mkdtempSync(join(tmpdir(), "isthmus-test-"));
-  // Ctrl-C and TERM reach the gate that runs; what it leaves is removed here, or by the next run where this one is killed.
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
+  // What the gate leaves that they end is removed here, or by the next run where this one is killed.
+  const stopped = heedSignals();
   try {
     await sweep();
-    return runAll(filters, scratch);
+    return await runAll(filters, scratch, stopped);
   } finally {
     await sweep();
     rmSync(scratch, { recursive: true, force: true });
@@ -47,7 +42,7 @@ async function sweep(): Promise<void> {
   if (names.length > 0) console.error(`isthmus test: removed what killed tests had left: ${names.join(" ")}`);
 }
 
-function runAll(filters: readonly string[], scratch: string): number {
+async function runAll(filters: readonly string[], scratch: string, stopped: () => boolean): Promise<number> {
   const results = join(scratch, "results.json");
   const processes = join(scratch, "processes");
   mkdirSync(processes);
@@ -59,12 +54,7 @@ function runAll(filters: readonly string[], scratch: string): number {
   const gates = filters.length > 0 ? [tests] : [...STATIC, tests];
   console.log(`isthmus test: ${gates.map((gate) => gate.name).join(", ")} (Node ${process.versions.node}, ${cpus().length} cores)`);
   const before = networkNamespaces();
-  const failed: string[] = [];
-  for (const gate of gates) {
-    const outcome = run(gate);
-    if (outcome !== "ok") failed.push(gate.name);
-    if (outcome === "stopped") break;
-  }
+  const failed = await runGates(gates, root, stopped);
   const left = leftBehind(before, networkNamespaces(), filesIn(processes));
   if (left.length > 0) {
     console.error(`isthmus test: the tests left network namespaces behind: ${left.join(" ")}`);
@@ -74,16 +64,6 @@ function runAll(filters: readonly string[], scratch: string): number {
   const counted = countTests(readIfThere(results), !failed.includes("tests"));
   if (counted !== undefined) console.log(counted);
   return failed.length === 0 ? 0 : 1;
-}
-
-function run(gate: Gate): "ok" | "failed" | "stopped" {
-  console.log(`\n── ${gate.name} ──`);
-  const started = performance.now();
-  const [command = "", ...args] = gate.argv;
-  const result = spawnSync(command, args, { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
-  const outcome = result.status === 0 ? "ok" : result.signal !== null || (result.status ?? 0) > 128 ? "stopped" : "failed";
-  console.log(`${outcome === "ok" ? "ok" : "FAILED"}: ${gate.name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
-  return outcome;
 }
 
 function readIfThere(file: string): string | undefined {
