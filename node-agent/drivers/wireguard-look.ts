@@ -9,7 +9,7 @@ import { asIsthmusError } from "../../mesh/errors.ts";
 import type { WgDevice } from "../../mesh/kernel/types.ts";
 import type { WgPublicKey } from "../../mesh/model/scalars.ts";
 import { type Look, refused, standBy, worked } from "./exec.ts";
-import { createDumpReader, OWN_DEVICE } from "./wireguard.ts";
+import { createDumpReader, OWN_DEVICE, parseDump } from "./wireguard.ts";
 import { hears, isUserspace } from "./wireguard-go.ts";
 import { createUserspaceLook, userspaceInterfaces, type UserspaceLook } from "./wireguard-uapi.ts";
 
@@ -63,6 +63,8 @@ export function createWireguardLook({ all, one, names, sockets }: LookPorts = ho
   const processes = new Map<string, UserspaceLook>();
   const last = new Map<string, WgDevice>();
   let allAgainAt = -Infinity;
+  /** `wg` did not answer in time for the kernel: nobody waits for it before it does. */
+  let late: { asking: boolean } | undefined;
 
   const suspect = (name: string): void => {
     if (mute.has(name) || !isUserspace(name)) return;
@@ -88,14 +90,32 @@ export function createWireguardLook({ all, one, names, sockets }: LookPorts = ho
     }
   };
 
+  const askAside = (name: string): void => {
+    if (late?.asking === true) return;
+    const mine = { asking: true };
+    late = mine;
+    one("wg", ["show", name, "dump"]).then(
+      () => (late = undefined),
+      (error: unknown) => {
+        if (asIsthmusError(error).code === "Timeout") mine.asking = false;
+        else late = undefined;
+      },
+    );
+  };
+
   /** The kernel is one: where it answers late for one interface, the others are not waited for. */
   const askKernel = async (asked: readonly string[]): Promise<Seen[]> => {
     const dumps: string[] = [];
     const silent: string[] = [];
     for (const name of asked) {
-      const dump = silent.length > 0 && last.has(name) ? undefined : await dumpOf(name);
-      if (dump === undefined) silent.push(name);
-      else dumps.push(dump);
+      const dump = late !== undefined && last.has(name) ? undefined : await dumpOf(name);
+      if (dump === undefined) {
+        silent.push(name);
+        askAside(name);
+      } else {
+        dumps.push(dump);
+        late = undefined;
+      }
     }
     return [...read(dumps.join("\n")), ...silent.map(asLastSeen)];
   };
@@ -117,8 +137,10 @@ export function createWireguardLook({ all, one, names, sockets }: LookPorts = ho
     if (known !== undefined) return known.hung ? [] : [asLastSeen(name)];
     try {
       const device = await processOf(name).ask();
+      if (device !== undefined) return [[name, device]];
       // Its socket may have outlived it, and the kernel have the interface now. `wg` tells that apart, and removes such a socket.
-      return device === undefined ? await askKernel([name]) : [[name, device]];
+      const dump = await dumpOf(name);
+      return dump === undefined ? [asLastSeen(name)] : [...parseDump(dump)];
     } catch (error) {
       const { code } = asIsthmusError(error);
       if (code !== "Timeout" && code !== "KernelRefused") throw error;
@@ -147,7 +169,7 @@ export function createWireguardLook({ all, one, names, sockets }: LookPorts = ho
   const lookOnce = async (): Promise<ReadonlyMap<string, WgDevice>> => {
     const userspace = sockets().filter((name) => OWN_DEVICE.test(name));
     for (const name of processes.keys()) if (!userspace.includes(name)) leave(name);
-    if (userspace.length === 0 && mute.size === 0 && performance.now() >= allAgainAt) {
+    if (userspace.length === 0 && mute.size === 0 && late === undefined && performance.now() >= allAgainAt) {
       try {
         return remember(await together());
       } catch (error) {
