@@ -38,15 +38,20 @@ export function kindWords(): string[] {
 export function targetsOf(words: readonly string[]): Target[] {
   const [first, ...names] = words;
   if (first === undefined) throw new IsthmusError("BadRequest", "a kind is missing", { remedy: `Name one of ${shortNames().join(", ")}, events.` });
-  if (words.some((word) => word.includes("/"))) return words.map(slashed);
+  if (words.some((word) => word.includes("/"))) return once(words.map(slashed));
   if (names.length > 0) {
     const kind = kindOf(first);
-    return names.map((name) => ({ kind, name }));
+    return once(names.map((name) => ({ kind, name })));
   }
   return first
     .split(",")
     .filter((word) => word !== "")
     .flatMap((word) => kindsOf(word).map((kind) => ({ kind })));
+}
+
+/** What is named twice is meant once. */
+function once(targets: readonly Target[]): Target[] {
+  return [...new Map(targets.map((target) => [`${target.kind}/${target.name}`, target])).values()];
 }
 
 function kindsOf(word: string): readonly Kind[] {

@@ -3,13 +3,13 @@ import { z } from "zod";
 import { IsthmusError } from "../../mesh/errors.ts";
 import { KINDS, type Kind } from "../../mesh/model/resources.ts";
 import { oneLine } from "../../mesh/model/words.ts";
-import { expandTargets, selectorQuery } from "../api.ts";
+import { expandTargets, getObject, selectorQuery } from "../api.ts";
 import type { GlobalFlags } from "../cli.ts";
-import { apiPath } from "../client.ts";
+import { apiPath, type Client } from "../client.ts";
 import { connect } from "../connect.ts";
 import { checkDocuments, readDocuments } from "../documents.ts";
 import type { Io } from "../io.ts";
-import { targetsOf } from "../kinds.ts";
+import { type Target, targetsOf } from "../kinds.ts";
 import { fullName } from "../render/output.ts";
 
 /** Of the answer, what is told. */
@@ -35,6 +35,10 @@ export async function deleteObjects(io: Io, words: readonly string[], flags: Del
     throw new IsthmusError("BadRequest", "which ones is not said", { remedy: "Name them, select them with -l, or give --all." });
   }
   const client = await connect(io, flags);
+  // A misspelt name deletes nothing. Of what a file names a part may be gone already: that is left to each one's turn.
+  const problems = flags.ignoreNotFound === true ? [] : await missing(client, targets);
+  for (const { message } of problems) io.err(`error: ${message}; nothing was deleted\n`);
+  if (problems[0] !== undefined) return problems[0].exit;
   const doomed = [...fromFiles, ...(await expandTargets(client, targets, selector))];
   if (doomed.length === 0) io.err("Nothing to delete.\n");
   let status = 0;
@@ -52,6 +56,18 @@ export async function deleteObjects(io: Io, words: readonly string[], flags: Del
     }
   }
   return status;
+}
+
+async function missing(client: Client, targets: readonly Target[]): Promise<IsthmusError[]> {
+  const problems: IsthmusError[] = [];
+  for (const { kind, name } of targets) {
+    if (name === undefined) continue;
+    await getObject(client, kind, name).catch((error: unknown) => {
+      if (!(error instanceof IsthmusError) || error.code !== "NotFound") throw error;
+      problems.push(error);
+    });
+  }
+  return problems;
 }
 
 function named(resources: readonly { readonly kind: Kind; readonly metadata: { readonly name: string } }[]): { kind: Kind; name: string }[] {

@@ -2,6 +2,7 @@
 import { IsthmusError } from "../../mesh/errors.ts";
 import type { EventRecord } from "../../mesh/model/answers.ts";
 import type { Kind } from "../../mesh/model/resources.ts";
+import { getObject } from "../api.ts";
 import type { GlobalFlags, Output } from "../cli.ts";
 import { apiPath, type Client } from "../client.ts";
 import { connect } from "../connect.ts";
@@ -22,13 +23,16 @@ export interface EventFlags extends GlobalFlags {
 }
 
 export async function showEvents(io: Io, flags: EventFlags): Promise<number> {
-  const about = flags.for === undefined ? undefined : aboutOf(flags.for);
+  const target = flags.for === undefined ? undefined : targetOf(flags.for);
+  const about = target && aboutIds(target.kind, target.name);
   const since = flags.since === undefined ? undefined : io.now() - spanMs(flags.since, "--since");
   const client = await connect(io, flags);
   const events =
     about === undefined
       ? await fetchEvents(client, undefined, since)
       : (await Promise.all(about.map((each) => fetchEvents(client, each, since)))).flat().sort((a, b) => a.at - b.at);
+  // What is deleted has events yet; of what never was there are none, and never will be.
+  if (target !== undefined && events.length === 0 && since === undefined) await getObject(client, target.kind, target.name);
   const { output } = flags;
   if (output === "json" || output === "yaml") io.out(await serialise({ items: events }, output));
   else if (events.length === 0 && flags.watch !== true) io.err("No events found.\n");
@@ -65,9 +69,9 @@ export function aboutIds(kind: Kind, name: string): string[] {
   return heads[kind].map((head) => `${head}/${name}`);
 }
 
-function aboutOf(word: string): string[] {
+function targetOf(word: string): { kind: Kind; name: string } {
   const [target] = targetsOf([word]);
   if (target?.name === undefined)
     throw new IsthmusError("BadRequest", `--for ${JSON.stringify(word)} is not KIND/NAME`, { remedy: "Write for example --for node/do1." });
-  return aboutIds(target.kind, target.name);
+  return { kind: target.kind, name: target.name };
 }

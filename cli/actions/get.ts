@@ -89,7 +89,7 @@ async function print(io: Io, client: Client, found: readonly Found[], single: bo
     return;
   }
   const filled = found.filter((each) => each.objects.length > 0);
-  if (filled.length === 0 && flags.watch !== true) io.err(`No ${words.join(" ")} found.\n`);
+  if (filled.length === 0 && flags.watch !== true) io.err(nothingText(words));
   const context = await columnContext(io, client, filled);
   const tables = filled.map(
     ({ kind, objects: rows }) =>
@@ -100,6 +100,11 @@ async function print(io: Io, client: Client, found: readonly Found[], single: bo
       }).text,
   );
   if (tables.length > 0) io.out(tables.join("\n"));
+}
+
+function nothingText(words: readonly string[]): string {
+  const all = words.length === 1 && words[0]?.toLowerCase() === "all";
+  return all ? "Nothing found; `all` leaves out the network, tokens and events.\n" : `No ${words.join(" ")} found.\n`;
 }
 
 /** Columns of a kind, with the labels where they are wanted. */

@@ -31,7 +31,9 @@ export async function labelObjects(io: Io, words: readonly string[], flags: Labe
   if (none && flags.list !== true)
     throw new IsthmusError("BadRequest", "no label is given", { remedy: "Write KEY=VALUE to set one, KEY- to take one away." });
   const client = await connect(io, flags);
-  for (const { kind, name } of await expandTargets(client, targets, selector)) {
+  const labelled = await expandTargets(client, targets, selector);
+  if (labelled.length === 0) io.err("Nothing to label.\n");
+  for (const { kind, name } of labelled) {
     if (!none) {
       const before = await getObject(client, kind, name);
       const answer = await client.call("PATCH", apiPath(["resources", KINDS[kind].plural, name, "labels"]), {

@@ -5,6 +5,7 @@ import { watchObjects, type WatchEvent } from "../api.ts";
 import type { Client } from "../client.ts";
 import type { Io } from "../io.ts";
 import type { Target } from "../kinds.ts";
+import type { AnyObject } from "../render/objects.ts";
 import { serialise, nameOf } from "../render/output.ts";
 import { cellPainter } from "../render/style.ts";
 import { renderTable } from "../render/table.ts";
@@ -59,17 +60,26 @@ async function* endless(io: Io, begin: () => AsyncGenerator<WatchEvent>): AsyncG
 
 type Context = Awaited<ReturnType<typeof columnContext>>;
 
-/** Prints one change; the header comes with the first row where the list was empty. */
+/** Prints one change, unless nothing of it shows; the header comes with the first row where the list was empty. */
 function printer(io: Io, kind: Kind, context: Context, listed: Found | undefined, flags: GetFlags): (event: WatchEvent) => Promise<void> {
   const wide = flags.output === "wide";
   const headers = flags.headers !== false;
   let shownHeader = (listed?.objects.length ?? 0) > 0;
   let widths = renderTable(columns(kind, context, flags), listed?.objects ?? [], { headers, wide }).widths;
+  // Ages go on by themselves: two looks are compared as of one time.
+  const look = (object: AnyObject): string => renderTable(columns(kind, context, flags), [object], { headers: false, wide }).text;
+  const looks = new Map((listed?.objects ?? []).map((object) => [object.metadata.name, look(object)]));
   return async ({ type, object }) => {
     if (flags.output === "json") return io.out(`${JSON.stringify(object)}\n`);
     if (flags.output === "yaml") return io.out(`---\n${await serialise(object, "yaml")}`);
     if (flags.output === "name") return io.out(`${nameOf(object)}\n`);
-    const row = type === "DELETED" ? { ...object, metadata: { ...object.metadata, name: `${object.metadata.name} (deleted)` } } : object;
+    const { name } = object.metadata;
+    const before = looks.get(name);
+    const now = look(object);
+    if (type === "DELETED") looks.delete(name);
+    else looks.set(name, now);
+    if (type !== "DELETED" && before === now) return;
+    const row = type === "DELETED" ? { ...object, metadata: { ...object.metadata, name: `${name} (deleted)` } } : object;
     const table = renderTable(columns(kind, { ...context, now: io.now() }, flags), [row], {
       headers: headers && !shownHeader,
       wide,

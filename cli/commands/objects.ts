@@ -13,7 +13,7 @@ export function registerObjects(program: Command, cli: Cli): void {
 function registerGet(program: Command, cli: Cli): void {
   program
     .command("get")
-    .description("Show objects: nodes, sites, routes, egress, vip, cluster, tokens, network, events, or `all`")
+    .description("Show objects: nodes, sites, routes, egress, vip, cluster, tokens, network, events, or `all` (but the network, tokens and events)")
     .argument("<kind...>", "KIND[,KIND] [NAME…] or KIND/NAME …")
     .addOption(outputOption())
     .addOption(selectorOption())

@@ -116,6 +116,18 @@ describe("delete", () => {
     expect((await go(["delete", "site", "b"])).status).toBe(3);
     expect((await go(["delete", "site", "b", "--ignore-not-found"])).status).toBe(0);
   });
+
+  it("deletes nothing where one of the names is of nothing", async () => {
+    await go(["apply", "-f", await file("a.yaml", SITE("a"))]);
+    const { status, err } = await go(["delete", "site", "nope", "a"]);
+    expect([status, err]).toEqual([3, expect.stringContaining("nothing was deleted") as string]);
+    expect(controller.objects.has("sites/a")).toBe(true);
+    expect((await go(["delete", "site", "nope", "a", "a", "--ignore-not-found"])).out).toBe("site.isthmus.dev/a deleted\n");
+  });
+
+  it("labels nothing aloud", async () => {
+    expect((await go(["label", "sites", "--all", "k=v"])).err).toBe("Nothing to label.\n");
+  });
 });
 
 describe("label", () => {

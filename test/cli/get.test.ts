@@ -171,6 +171,33 @@ describe("get", () => {
     expect([status, out, err]).toEqual([0, "", "No nodes found.\n"]);
   });
 
+  it("says what `all` leaves out, prints once what is named twice, and knows that there are no events of nothing", async () => {
+    expect((await go("get all")).err).toBe("Nothing found; `all` leaves out the network, tokens and events.\n");
+    add(site("do", "cloud"));
+    expect((await go("get site do do -o name")).out).toBe("site/do\n");
+    expect((await go("events --for site/do")).status).toBe(0);
+    expect((await go("events --for site/nope")).status).toBe(3);
+  });
+
+  it("watches without the changes that do not show", async () => {
+    add(site("do", "cloud"));
+    const stop = new AbortController();
+    const ran = go("get sites -w", {
+      signal: stop.signal,
+      onOut: (out) => {
+        if (out.includes("last")) stop.abort();
+      },
+    });
+    await expect.poll(() => controller.watchers()).toBe(1);
+    const changed = site("do", "cloud");
+    controller.put(changed);
+    controller.put({ ...changed, spec: { ...changed.spec, kind: "onprem" } });
+    controller.put({ ...changed, spec: { ...changed.spec, kind: "onprem" } });
+    controller.put(site("last", "cloud"));
+    const names = (await ran).out.split("\n").map((line) => line.split(/ {2,}/)[0]);
+    expect(names).toEqual(["NAME", "do", "do", "last", ""]);
+  });
+
   it("watches: the list first, then each change as a row", async () => {
     add(site("do", "cloud"));
     add(node("do1"));
