@@ -36,7 +36,7 @@ test("a table that stands is known although the disk did not take its record, an
   full.read();
   writeFileSync(join(folder, "none"), "");
   const nft = { body: "chain x {}", digest: "d" };
-  expect(() => full.update((all) => ({ ...all, nft }))).toThrow("cannot be written");
+  expect(() => full.update((all) => ({ ...all, nft }))).toThrow("none cannot be made");
   full.note((all) => ({ ...all, nft }));
   expect(full.read().nft).toEqual(nft);
   expect(() => writeAtomic(join(folder, "kernel.json"), "{}")).toThrow("cannot be written");
