@@ -89,6 +89,7 @@ const OWN: { readonly [K in Kind]: (context: ColumnContext) => Columns } = {
     { header: "SCOPE", value: (vip) => text(vip, "spec", "scope") },
     { header: "MODE", value: (vip) => text(vip, "spec", "mode") },
     { header: "OWNER", value: (vip) => text(vip, "status", "owner") },
+    STATUS,
     wide(READY),
   ],
   MeshCluster: () => [

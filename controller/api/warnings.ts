@@ -2,6 +2,7 @@
 import { type CompileOutput, intentKey, type IntentCompileStatus } from "../../mesh/compile/types.ts";
 import { AgentDiff } from "../../mesh/model/answers.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
+import { idleCondition } from "../reconcile/idle.ts";
 import type { Services } from "./services.ts";
 
 /** A site without nodes or gateways is an ordinary beginning. */
@@ -29,14 +30,19 @@ export async function effectWarnings(
       return { node: session.node, refused: answer.data?.refused ?? {} };
     }),
   );
-  return found.map((status) => {
-    if (status === undefined) return [];
+  return found.map((status, i) => {
+    if (status === undefined) return idleWarnings(resources[i]);
     const refusals = answers.flatMap(({ node, refused }) => {
       const text = isLan(status) && status.nodes.includes(node) ? refused[status.id ?? ""] : undefined;
       return text === undefined ? [] : [{ node, text }];
     });
     return [...compileWarnings(status), ...refusalWarnings(refusals)];
   });
+}
+
+function idleWarnings(resource: Resource | undefined): string[] {
+  const idle = resource === undefined ? undefined : idleCondition(resource.kind);
+  return idle?.message === undefined ? [] : [idle.message];
 }
 
 /** What the plan itself says: gateways that are not there, destinations that may not be steered. */

@@ -5,6 +5,7 @@ import type { Condition, IntentStatus } from "../../mesh/model/meta.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import { durationMs, type NodeName } from "../../mesh/model/scalars.ts";
 import { judgeIntent, nodeConditions, type Plain, siteConditions } from "./conditions.ts";
+import { IDLE, idleCondition } from "./idle.ts";
 import { FOLDER, kindFolder, resourceKey } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 import { readyCondition } from "./ready.ts";
@@ -135,6 +136,11 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
     };
   }
 
+  function idleStatus({ kind, metadata }: Resource): IntentStatus {
+    const idle = idleCondition(kind);
+    return idle === undefined ? {} : { conditions: dated(intentKey(kind, metadata.name), [idle], metadata.generation) };
+  }
+
   function tokenStatus(token: Resource<"JoinToken">): Resource<"JoinToken">["status"] {
     const hasSite = (site: string): boolean => mirror.get(resourceKey("Site", site)) !== undefined;
     return token.status === undefined ? undefined : { ...token.status, state: tokenState(token, { now: now(), epoch: epoch(), hasSite }) };
@@ -154,6 +160,10 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
         const found = judgeIntent(intent, reports, output());
         if (found !== undefined) yield [intentKey(kind, intent.metadata.name), found.conditions];
       }
+    for (const kind of IDLE) {
+      const idle = idleCondition(kind);
+      if (idle !== undefined) for (const { metadata } of all(kind)) yield [intentKey(kind, metadata.name), [idle]];
+    }
   }
 
   function statusOf(resource: Resource): unknown {
@@ -169,9 +179,10 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
       case "JoinToken":
         return tokenStatus(resource as Resource<"JoinToken">);
       case "MeshNetwork":
+        return resource.status;
       case "VirtualIP":
       case "MeshCluster":
-        return resource.status;
+        return idleStatus(resource);
     }
     throw new Error(`no status for ${String(resource.kind)}`);
   }

@@ -39,6 +39,22 @@ test("a token of a deleted site, and one from before a restore, are not called A
   folder.remove();
 });
 
+test.each([
+  ["VirtualIP", "virtualips", { address: "192.168.88.200", scope: "Lan", candidates: [{ nodeSelector: { role: "edge" } }] }],
+  ["MeshCluster", "meshclusters", { kubeconfig: { path: "/etc/kubeconfig" } }],
+])("a %s is taken with a warning, and with a condition, that nothing acts on it", async (kind, plural, spec) => {
+  const folder = temporaryFolder();
+  const controller = await startController(folder.path);
+  const message = `this version checks and stores a ${kind}, and nothing acts on it yet`;
+  const documents = [{ apiVersion: "isthmus.dev/v1alpha1", kind, metadata: { name: "one" }, spec }];
+  expect(await call(controller, "POST", "/v1/apply", { documents })).toMatchObject({ results: [{ action: "created", warnings: [message] }] });
+  expect(await call(controller, "GET", `/v1/resources/${plural}/one`)).toMatchObject({
+    status: { conditions: [{ type: "Ready", status: "False", reason: "NotSupported", message }] },
+  });
+  await controller.close();
+  folder.remove();
+});
+
 test("a revoked node says that it is, and not that nobody hears it", async () => {
   const folder = temporaryFolder();
   const controller = await startController(folder.path);
