@@ -6,7 +6,7 @@ import { REASONS } from "../mesh/elect/types.ts";
 import { claimsOf } from "../mesh/kernel/desired.ts";
 import { GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE } from "../mesh/kernel/layout.ts";
 import { PrefixMap } from "../mesh/kernel/prefixes.ts";
-import { overlayRanges, specialKind } from "../mesh/kernel/protection.ts";
+import { overlayRanges, protections, specialKind } from "../mesh/kernel/protection.ts";
 import { deviceOf, isPaired } from "../mesh/kernel/topology.ts";
 import { type DesiredInput, OVERLAY_TABLE, type Refusal } from "../mesh/kernel/types.ts";
 import type { Candidate, Explanation, Hop } from "../mesh/model/answers.ts";
@@ -245,11 +245,13 @@ function direct({ input, refusals, lans, destination, wall }: ExplainInput, over
   };
   const expected: Expected = byMain?.value.dev === undefined ? undefined : { devs: [byMain.value.dev] };
   if (overruled !== undefined) {
+    const shield = protections(plan, host).over(target);
+    const because = shield === undefined ? "a more specific route of this node's own" : `${shield.why}, which no intent may steer`;
     return [
       {
         verdict: "Protected",
         owner: overruled,
-        message: "protected, or a more specific route of this node's own: it keeps the way that it has without Isthmus",
+        message: `${because}: it keeps the way that it has without Isthmus`,
         hops: [hop],
         candidates: [],
       },

@@ -136,16 +136,16 @@ export function moveEvents(pass: Pass, refused: Refused = refusedOf(pass)): Omit
   return events;
 }
 
-/** What can be done about a refusal. */
-const REMEDIES: Readonly<Record<Refusal["why"], string>> = {
-  NotReachable: ", which is on no network of this node: give a router of its LAN, or choose other nodes with nodeSelector",
-  InsideOwnDestination: ", a gateway inside its own destination: list the gateway's LAN in excludedDestinations",
-  Protected: ", which no intent may steer: leave it out, or choose other nodes",
-  Conflict: " has it already and is older: change or delete one of the two",
+/** Why a destination is not routed, and what can be done. */
+const REFUSED: Readonly<Record<Refusal["why"], (detail: string) => string>> = {
+  NotReachable: (router) => `(${router}), which is on no network of this node: give a router of its LAN, or choose other nodes with nodeSelector`,
+  InsideOwnDestination: (router) => `(${router}), a gateway inside its own destination: list the gateway's LAN in excludedDestinations`,
+  Protected: (what) => `(${what}), which no intent may steer: leave it out, or choose other nodes`,
+  Conflict: (owner) => `(${owner} has it already and is older): change or delete one of the two`,
 };
 
 export function refusalText(refusals: readonly Refusal[]): string {
-  const shown = refusals.slice(0, 3).map(({ destination, why, detail }) => `${destination}: ${why} (${detail})${REMEDIES[why]}`);
+  const shown = refusals.slice(0, 3).map(({ destination, why, detail }) => `${destination}: ${why} ${REFUSED[why](detail)}`);
   const more = refusals.length > shown.length ? `, and ${refusals.length - shown.length} more` : "";
   return `not routed: ${shown.join("; ")}${more}`.slice(0, MESSAGE);
 }

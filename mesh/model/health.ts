@@ -39,7 +39,9 @@ export const GatewayHealth = z.strictObject({
   type: z
     .enum(["icmp", "tcp", "http", "agent", "none"])
     .default("icmp")
-    .describe("How the gateway is checked; `agent` for nodes of the mesh, `none` to believe it alive always."),
+    .describe(
+      "How a router is checked; `agent`: by the mesh, where the router is a node, `none`: believed alive always. Gateways that are named as nodes are checked by probes of the link, whatever stands here; `tcp` and `http` with an address are then checks of the node's own uplink.",
+    ),
   interval: Duration.default("100ms").describe("Time between checks."),
   threshold: z.int().min(1).max(20).default(3).describe("Checks missed in a row until the gateway counts as down."),
   holdDown: Duration.default("5s").describe("Quiet time until a gateway counts as up again; doubles with every flap, to 5 minutes."),

@@ -132,6 +132,13 @@ describe("the way of a packet", () => {
     });
   });
 
+  test("what is protected is told by its name, not only that it is", () => {
+    const wide = rawViews({ "egress/web": { "d/0.0.0.0/0": 1 } });
+    expect(ask("203.0.113.3", undefined, choice, wide).message).toBe(
+      "the WireGuard endpoint of g1, which no intent may steer: it keeps the way that it has without Isthmus",
+    );
+  });
+
   test("I9: a protected destination inside a wide one keeps its own way, and says so", () => {
     const wide = rawViews({ "egress/web": { "d/0.0.0.0/0": 1 } });
     expect(ask("203.0.113.1", undefined, choice, wide)).toMatchObject({ verdict: "Protected", owner: "egress/web", hops: [{ dev: "eth0" }] });

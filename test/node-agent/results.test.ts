@@ -198,6 +198,9 @@ test("no gateway is named for an intent of which nothing is routed, and no move 
   expect(results[LAN]).not.toHaveProperty("nextHop");
   const taken = story(planOf(ROUTER, "198.51.100.0/24"))("Up", "Up", "Up");
   expect(taken.results[LAN]).toMatchObject({ ok: false, reason: "Conflict" });
+  expect(taken.results[LAN]?.message).toBe(
+    "not routed: 198.51.100.0/24: Conflict (egress/web has it already and is older): change or delete one of the two",
+  );
   expect(taken.results[LAN]).not.toHaveProperty("nextHop");
   expect(taken.results["egress/web"]).toMatchObject({ ok: true, nextHop: "g1" });
 });
