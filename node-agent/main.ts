@@ -146,7 +146,7 @@ export async function cleanupCommand(options: CommonOptions): Promise<string[]> 
   const done = (await removeUnit({ stop: true }, signal)) ? ["removed isthmus-agent.service"] : [];
   if (await isRunning(at.run))
     throw new IsthmusError("AlreadyRunning", "the agent still runs", {
-      remedy: `Run \`isthmus leave\` to be forgotten by the controller too, or stop the agent (\`kill ${readIfThere(pidFileOf(at.run))?.trim() ?? "PID"}\`) and clean up again.`,
+      remedy: `Run \`isthmus leave\` to be forgotten by the controller too (it refuses a node whose certificate was revoked: there an admin deletes it), or stop the agent (\`kill ${readIfThere(pidFileOf(at.run))?.trim() ?? "PID"}\`) and clean up again.`,
     });
   return [...done, ...(await kernelOf(at, log).cleanup()), ...removeFiles(at)];
 }

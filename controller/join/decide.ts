@@ -233,7 +233,7 @@ function cloned(name: string): IsthmusError {
 /** What its own agent is told: it may change nothing any more, also not leave. */
 export function revoked(name: string): IsthmusError {
   return new IsthmusError("CertificateRevoked", `the certificate of node ${name} was revoked`, {
-    remedy: `Let an admin run \`isthmus delete node ${name}\`: this agent then removes its traces by itself. Or stop the agent here and run \`isthmus cleanup\`. After either a new token lets the machine join again.`,
+    remedy: `Let an admin run \`isthmus delete node ${name}\`, if that was not just done: within seconds of it this agent removes its traces by itself. Or stop the agent here and run \`isthmus cleanup\`. After either a new token lets the machine join again.`,
   });
 }
 
