@@ -61,7 +61,7 @@ export function parseFaults(topology: Topology, kind: FaultKind, names: readonly
 }
 
 function mustBe(host: Host, role: Host["role"]): string {
-  if (host.role !== role) throw new IsthmusError("BadRequest", `${host.name} has no agent: it is a ${host.role}`);
+  if (host.role !== role) throw new IsthmusError("BadRequest", `${host.name} has no agent: its role is ${host.role}`);
   return host.name;
 }
 

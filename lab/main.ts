@@ -2,6 +2,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { execa } from "execa";
 import { fileURLToPath } from "node:url";
+import { readContexts } from "../cli/context.ts";
 import { renderError } from "../cli/errors.ts";
 import { processIo } from "../cli/io.ts";
 import { step as progressStep } from "../cli/progress.ts";
@@ -19,7 +20,7 @@ import { serviceLog } from "./build.ts";
 import { pickLab } from "./state.ts";
 import { hostNamed } from "./topology.ts";
 import { loadTopology } from "./topology-file.ts";
-import { labDown, labUp } from "./up.ts";
+import { contextName, labDown, labUp } from "./up.ts";
 
 const DEFAULT_TOPOLOGY = fileURLToPath(new URL("topology/default.yaml", import.meta.url));
 
@@ -62,15 +63,12 @@ export function labProgram(exit: (code: number) => void): Command {
     .option("--keep", "leave a lab that failed half-way as it is, to look at it")
     .action(up);
 
-  named(lab.command("down").description("Remove the lab: processes, namespaces, files")).action(async (options: { name?: string }) => {
-    const name =
-      options.name ??
-      (await pickLab(undefined).then(
-        (state) => state.name,
-        () => DEFAULT_LAB,
-      ));
-    process.stdout.write((await labDown(name)) ? `lab ${name} removed\n` : `there is no lab ${name}\n`);
-  });
+  named(lab.command("down").description("Remove the lab: processes, namespaces, files. One that your contexts do not know must be named")).action(
+    async (options: { name?: string }) => {
+      const name = options.name ?? (await ownLab());
+      process.stdout.write((await labDown(name)) ? `lab ${name} removed\n` : `there is no lab ${name}\n`);
+    },
+  );
 
   named(lab.command("fail").description("Break something, without a goodbye"))
     .addArgument(lab.createArgument("<kind>", FAULT_KINDS.join(", ")).choices(FAULT_KINDS))
@@ -145,6 +143,17 @@ export function labProgram(exit: (code: number) => void): Command {
       exit(report.sent === 0 || report.lost === report.sent ? 1 : 0);
     });
   return lab;
+}
+
+/** The lab that `down` means without a name. The only one there is may be somebody else's: it is ours where our contexts know it. */
+async function ownLab(): Promise<string> {
+  const lab = (await pickLab(undefined).catch(() => undefined))?.name ?? DEFAULT_LAB;
+  if (lab === DEFAULT_LAB || lab === process.env["ISTHMUS_LAB"]) return lab;
+  const { contexts } = await readContexts({ env: process.env });
+  if (contexts.some(({ name }) => name === contextName(lab))) return lab;
+  throw new IsthmusError("BadRequest", `the only lab here is "${lab}", and your contexts do not know it: somebody else may use it`, {
+    remedy: `If it is the one you mean: isthmus lab down --name ${lab}.`,
+  });
 }
 
 /** Whoever healed the controller asks it next: it should be there. */

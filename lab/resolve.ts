@@ -21,7 +21,8 @@ export function resolveTopology(file: TopologyFile, fail: Fail): Topology {
   const pool = publicPool(fixedPublic(file));
   const wanNic: Draft["wanNic"] = (address, path) => {
     const link = pointToPoint(address ?? pool.next());
-    if (link === undefined) return fail(path, `${address} cannot be a host of its /30 (its last two bits must be 01 or 10)`);
+    if (link === undefined)
+      return fail(path, `${address} cannot be public: each public host has a /30 of its own, so the last number divided by 4 must leave 1 or 2`);
     return { name: "eth0", segment: WAN, address: link.address, bits: 30, peer: link.peer };
   };
   const draft: Draft = { hosts: [], fail, wanNic };

@@ -88,6 +88,7 @@ export function parseTopology(text: string, from = "topology"): Topology {
   } catch (cause) {
     throw invalid(from, { cause, faults: [{ path: "", message: cause instanceof Error ? cause.message : "is not YAML" }] });
   }
+  if (document === null || document === undefined) throw invalid(from, { faults: [{ path: "", message: "there is nothing in it" }] });
   const result = TopologyFile.safeParse(document);
   if (!result.success) {
     throw invalid(from, { faults: result.error.issues.map((issue) => ({ path: issue.path.join("."), message: issue.message })) });
@@ -98,8 +99,7 @@ export function parseTopology(text: string, from = "topology"): Topology {
 }
 
 function invalid(from: string, detail: ErrorDetail): IsthmusError {
-  const first = detail.faults?.[0];
-  return new IsthmusError("Invalid", `${from}: ${first === undefined ? "not a topology" : `${first.path || "document"}: ${first.message}`}`, {
+  return new IsthmusError("Invalid", `${from} is not a topology that can be built`, {
     remedy: "lab/topology/default.yaml shows every field.",
     ...detail,
   });

@@ -90,10 +90,14 @@ describe("a topology file", () => {
       "vpcs.0.members.ghost",
     ],
     ["text that is not YAML", "sites: [", ""],
+    ["nothing in it", undefined, ""],
   ])("with %s is refused with the place", (_what, text, path) => {
-    const error = refused(`${base}${text}`);
+    const error = refused(text === undefined ? "# nothing" : `${base}${text}`);
     expect(error.code).toBe("Invalid");
     expect(error.faults[0]?.path).toBe(path);
+    // Said once, with its place; the headline is about the file.
+    expect(error.message).toBe("topology is not a topology that can be built");
+    expect(error.faults[0]?.message).not.toContain("received null");
   });
 
   test("asked for a host that it does not have, names those that it has", () => {
