@@ -92,13 +92,18 @@ export function parseAll(services: Services, documents: readonly unknown[]): { r
   const refused: FieldFault[] = [];
   const passed = resources.map((resource, document) => {
     const verdict = guardIntent(resource, ranges);
-    refused.push(...verdict.faults.map((fault) => ({ ...fault, document })));
+    refused.push(...[...verdict.faults, ...otherNetwork(resource)].map((fault) => ({ ...fault, document })));
     const shared = resource.kind === "Site" ? sharedSubnets(resource as Resource<"Site">, sites) : [];
     const owned = resource.kind === "MeshNetwork" ? publicRanges((resource as Resource<"MeshNetwork">).spec) : [];
     return { resource, warnings: [...verdict.warnings, ...shared, ...owned] };
   });
   if (refused.length > 0) throw invalidDocuments(refused, documents.length);
   return passed;
+}
+
+function otherNetwork({ kind, metadata: { name } }: Resource): FieldFault[] {
+  if (kind !== "MeshNetwork" || name === NETWORK) return [];
+  return [{ path: "metadata.name", message: `there is one network, ${JSON.stringify(NETWORK)}`, value: name }];
 }
 
 export function applyOne(draft: Draft, services: Services, wanted: Resource, now: number): Omit<Applied, "warnings"> {
@@ -164,10 +169,6 @@ function keepV6(wanted: Resource<"MeshNetwork">, stored: Resource<"MeshNetwork">
 }
 
 function checkNetwork(services: Services, wanted: Resource<"MeshNetwork">, stored: Resource<"MeshNetwork"> | undefined): void {
-  if (wanted.metadata.name !== NETWORK)
-    throw new IsthmusError("Invalid", `MeshNetwork ${wanted.metadata.name}: this version has one network, ${NETWORK}`, {
-      faults: [{ path: "metadata.name", message: "must be the network's name", value: wanted.metadata.name, suggestion: NETWORK }],
-    });
   if (stored === undefined || services.mirror.folder(kindFolder("MeshNode")).size === 0) return;
   const spec = keepV6(wanted, stored);
   const moved = !isDeepStrictEqual(spec.overlay, stored.spec.overlay)

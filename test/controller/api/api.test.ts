@@ -297,6 +297,11 @@ describe("the API", () => {
       spec: { overlay: { v4: "10.55.0.0/16" } },
     };
     await expect(apply(network)).rejects.toMatchObject({ code: "Invalid", faults: [{ path: "spec.overlay" }] });
+    await expect(apply({ ...network, metadata: { name: "other" } })).rejects.toMatchObject({
+      code: "Invalid",
+      message: expect.stringContaining("nothing was changed") as string,
+      faults: [{ path: "metadata.name", document: 0, value: "other" }],
+    });
     expect(await apply({ ...network, spec: { mtu: 1400 } })).toMatchObject({ results: [{ action: "configured" }] });
   });
 
