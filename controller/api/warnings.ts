@@ -1,5 +1,6 @@
 /** What an apply leaves without effect although every document is valid: said at once, not only in a status that somebody must look at. */
 import { type CompileOutput, intentKey, type IntentCompileStatus } from "../../mesh/compile/types.ts";
+import { takenDestinations, type Taken } from "../../mesh/compile/taken.ts";
 import { AgentDiff } from "../../mesh/model/answers.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import { idleCondition } from "../reconcile/idle.ts";
@@ -30,13 +31,15 @@ export async function effectWarnings(
       return { node: session.node, refused: answer.data?.refused ?? {} };
     }),
   );
+  const takenBy = output === undefined || found.every((one) => one === undefined) ? undefined : takenDestinations(output);
   return found.map((status, i) => {
     if (status === undefined) return idleWarnings(resources[i]);
     const refusals = answers.flatMap(({ node, refused }) => {
       const text = isLan(status) && status.nodes.includes(node) ? refused[status.id ?? ""] : undefined;
       return text === undefined ? [] : [{ node, text }];
     });
-    return [...compileWarnings(status), ...refusalWarnings(refusals)];
+    const asked = isLan(status) && refusals.length > 0;
+    return [...compileWarnings(status), ...(asked ? [] : takenWarnings(takenBy?.(status) ?? [])), ...refusalWarnings(refusals)];
   });
 }
 
@@ -48,6 +51,18 @@ function idleWarnings(resource: Resource | undefined): string[] {
 /** What the plan itself says: gateways that are not there, destinations that may not be steered. */
 function compileWarnings(status: IntentCompileStatus): string[] {
   return status.conditions.flatMap(({ type, status: value, message }) => (type !== "Conflict" && value === "False" ? [message] : []));
+}
+
+const MOST_TAKEN = 5;
+
+function takenWarnings(taken: readonly Taken[]): string[] {
+  const said = taken
+    .slice(0, MOST_TAKEN)
+    .map(
+      ({ destination, by }) =>
+        `${destination} is a destination of ${by} too, which is older and keeps it on the nodes of both: change or delete one of the two`,
+    );
+  return taken.length > MOST_TAKEN ? [...said, `and ${taken.length - MOST_TAKEN} more destinations`] : said;
 }
 
 function isLan({ id }: IntentCompileStatus): boolean {
