@@ -44,10 +44,27 @@ export interface SimulatedAgent {
   payload: number;
 }
 
-/** Tells of every message that an agent took in. */
-export type OnDelta = (agent: SimulatedAgent, keys: readonly string[]) => void;
+/** Tells of every message that an agent took in, and when it was there, by `performance.now()`. */
+export type OnDelta = (keys: readonly string[], at: number) => void;
 
 const shared: Shared = { newest: new Map(), hashes: new Map() };
+const unread: { count: number; messages: (() => void)[] } = { count: 0, messages: [] };
+
+/**
+ * From now on messages are kept with their times, and read when there are `count` of them. Agents have machines of their own: here, what
+ * the first ones think would keep the last ones from hearing.
+ */
+export function hearFirst(count: number): void {
+  unread.count = count;
+}
+
+function heard(read: () => void): void {
+  unread.messages.push(read);
+  if (unread.messages.length < unread.count) return;
+  unread.count = 0;
+  for (const one of unread.messages.splice(0)) one();
+}
+
 export function newAgent(identity: Identity): SimulatedAgent {
   return { identity, revisions: new Map(), position: undefined, socket: undefined, missing: undefined, bytes: () => 0, payload: 0 };
 }
@@ -144,15 +161,18 @@ export function connect(server: Server, agent: SimulatedAgent, onDelta: OnDelta)
     });
     socket.on("open", () => socket.send(JSON.stringify(hello(agent))));
     socket.on("message", (data: Buffer) => {
+      const at = performance.now();
       agent.payload += data.length;
-      try {
-        const keys = take(agent, ControllerMessage.parse(JSON.parse(data.toString())));
-        if (keys.length > 0) onDelta(agent, keys);
-        if (agent.missing?.size === 0) resolve();
-      } catch (error) {
-        reject(error instanceof Error ? error : new Error(String(error)));
-        socket.terminate();
-      }
+      heard(() => {
+        try {
+          const keys = take(agent, ControllerMessage.parse(JSON.parse(data.toString())));
+          if (keys.length > 0) onDelta(keys, at);
+          if (agent.missing?.size === 0) resolve();
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)));
+          socket.terminate();
+        }
+      });
     });
   });
 }

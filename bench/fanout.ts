@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join as joinPath } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseJoinToken } from "../mesh/model/token.ts";
-import { type SimulatedAgent, connect, join, newAgent, prepare, redeem } from "./fanout-agents.ts";
+import { type SimulatedAgent, connect, hearFirst, join, newAgent, prepare, redeem } from "./fanout-agents.ts";
 import type { BenchOptions } from "./main.ts";
 import { cpuSeconds, highestMemory } from "./process.ts";
 import type { Row } from "./stats.ts";
@@ -32,11 +32,13 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
     options.log(`joining ${size} agents`);
     const agents = await inBatches(size, 32, async (i) => newAgent(await join(SERVER, secret, `n${i}`, pool)));
 
-    const waiting = new Map<string, { left: number; done: () => void }>();
-    const onDelta = (_agent: SimulatedAgent, keys: readonly string[]): void => {
+    const waiting = new Map<string, { left: number; last: number; done: (last: number) => void }>();
+    const onDelta = (keys: readonly string[], at: number): void => {
       for (const key of keys) {
         const wait = waiting.get(key);
-        if (wait !== undefined && --wait.left === 0) wait.done();
+        if (wait === undefined) continue;
+        wait.last = Math.max(wait.last, at);
+        if (--wait.left === 0) wait.done(wait.last);
       }
     };
 
@@ -52,10 +54,11 @@ export async function fanout(options: BenchOptions): Promise<Row[]> {
       const made = await prepare(`new${i}`);
       const before = total(agents, (agent) => agent.bytes());
       const payloadBefore = total(agents, (agent) => agent.payload);
-      const all = new Promise<void>((done) => waiting.set(`peer/${made.name}`, { left: size, done }));
+      const all = new Promise<number>((done) => waiting.set(`peer/${made.name}`, { left: size, last: 0, done }));
+      hearFirst(size);
       const started = performance.now();
-      await Promise.all([redeem(SERVER, secret, made, pool), all]);
-      spread.push(performance.now() - started);
+      const [last] = await Promise.all([all, redeem(SERVER, secret, made, pool)]);
+      spread.push(last - started);
       await quiet(agents);
       bytes.push((total(agents, (agent) => agent.bytes()) - before) / size);
       payload.push((total(agents, (agent) => agent.payload) - payloadBefore) / size);
