@@ -16,7 +16,6 @@ const PACKAGES: Readonly<Record<string, string>> = {
   iptables: "iptables",
   ping: "iputils-ping",
   conntrack: "conntrack",
-  ss: "iproute2",
   flock: "util-linux",
 };
 
