@@ -1,11 +1,9 @@
 /** `explain NODE DESTINATION`: the way of a packet, hop by hop, and why not another. */
 import type { Explanation } from "../../mesh/model/answers.ts";
+import { MAIN_TABLE } from "../../mesh/model/plan.ts";
 import type { styler } from "./style.ts";
 import { renderTable } from "./table.ts";
 import { ageSince } from "./time.ts";
-
-/** Number of the kernel's main routing table. */
-const MAIN_TABLE = 254;
 
 const VERDICTS: Readonly<Record<Explanation["verdict"], string>> = {
   Local: "is the node's own",

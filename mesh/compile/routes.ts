@@ -1,5 +1,6 @@
 /** MeshRoute and StaticRoute: through routers on the node's own LAN, or through nodes of the mesh. */
 import { GatewayHealth, type UplinkCheck } from "../model/health.ts";
+import { MAIN_TABLE } from "../model/plan.ts";
 import type { Resource } from "../model/resources.ts";
 import { durationMs, type IpAddress, type NodeName } from "../model/scalars.ts";
 import { hostCidr } from "../net/ip.ts";
@@ -20,8 +21,6 @@ import {
 } from "./drafts.ts";
 import { PATH_DEFAULTS } from "./sites.ts";
 import type { IntentCompileStatus } from "./types.ts";
-
-const MAIN_TABLE = 254;
 
 /** A StaticRoute has one gateway and says nothing of health: it is installed as it is. */
 const NO_HEALTH = GatewayHealth.parse({ type: "none" });

@@ -1,7 +1,6 @@
 /** Destinations of an intent that an older one has on some of its nodes already: there the older one keeps them. Pure. */
+import { byAge, MAIN_TABLE } from "../model/plan.ts";
 import type { CompileOutput, IntentCompileStatus } from "./types.ts";
-
-const MAIN_TABLE = 254;
 
 export interface Taken {
   readonly destination: string;
@@ -29,7 +28,7 @@ export function takenDestinations({ views, intentStatus }: Pick<CompileOutput, "
     const own = id === undefined ? undefined : byId.get(id);
     if (own === undefined) return [];
     const nodes = new Set<string>(own.nodes);
-    const keeps = (other: Held): boolean => other.table === own.table && isBefore(other, own) && other.nodes.some((node) => nodes.has(node));
+    const keeps = (other: Held): boolean => other.table === own.table && byAge(other, own) < 0 && other.nodes.some((node) => nodes.has(node));
     return own.wants.flatMap((key) => {
       const by = byKey.get(key)?.find(keeps)?.id;
       return by === undefined ? [] : [{ destination: key.slice(2), by }];
@@ -48,9 +47,4 @@ interface Held {
 
 function isDestination(key: string): boolean {
   return key.startsWith("d/");
-}
-
-/** The order of the nodes (`mesh/kernel/claims.ts`). */
-function isBefore(a: Held, b: Held): boolean {
-  return a.created < b.created || (a.created === b.created && a.id < b.id);
 }

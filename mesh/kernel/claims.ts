@@ -2,10 +2,10 @@
  * Who owns which destination on this node. Two intents that name one destination: the older keeps it. What no plan may
  * cut off (I9) is refused or carved out.
  */
-import { betweenSites, type PathId, type Plan } from "../model/plan.ts";
+import { betweenSites, byAge, MAIN_TABLE, type PathId, type Plan } from "../model/plan.ts";
 import type { Cidr, IpAddress } from "../model/scalars.ts";
 import { compareCidr, contains, hostCidr, parseCidr, type ParsedCidr } from "../net/ip.ts";
-import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
+import { OWN_TABLES } from "./layout.ts";
 import { parsed, PrefixMap } from "./prefixes.ts";
 import { connectedPrefixes, overlayRanges, protections, type Protections } from "./protection.ts";
 import { isMeshPeer, isPaired } from "./topology.ts";
@@ -127,7 +127,7 @@ function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   return found;
 }
 
-/** Oldest first, ties by id. What a node advertises was granted by an admin and comes before intents. */
+/** In the order of `byAge`. What a node advertises was granted by an admin and comes before intents. */
 function claimsInOrder(plan: Plan): Claim[] {
   const claims: Claim[] = [];
   for (const [name, peer] of plan.peers) {
@@ -139,7 +139,7 @@ function claimsInOrder(plan: Plan): Claim[] {
     if (!serves(plan, id)) claims.push({ id, created: path.created, destinations: path.destinations, table: undefined });
   }
   for (const [id, route] of plan.lanRoutes) claims.push({ id, created: route.created, destinations: route.destinations, table: route.table });
-  return claims.sort((a, b) => a.created - b.created || (a.id < b.id ? -1 : 1));
+  return claims.sort(byAge);
 }
 
 /** A gateway inside the destination is fine only while its connected prefix is the more specific one. */

@@ -1,6 +1,5 @@
 /** Operations as rows for people: `isthmus diff`, `isthmus explain`, logs. */
-import type { Plan } from "../model/plan.ts";
-import { MAIN_TABLE } from "./layout.ts";
+import { MAIN_TABLE, type Plan } from "../model/plan.ts";
 import type { ChangeRow, Operation } from "./operations.ts";
 import type { Nexthop, NftTable, Route, Rule, WgInterface, WgPeer } from "./types.ts";
 

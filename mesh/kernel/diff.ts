@@ -2,8 +2,9 @@
  * What turns the observed kernel state into the desired one. Make before break: nft, links, peers, addresses, nexthops,
  * routes, rules, sysctls are added first, and what is no longer wanted goes last.
  */
+import { MAIN_TABLE } from "../model/plan.ts";
 import { applyOperations } from "./apply-model.ts";
-import { MAIN_TABLE, OWN_TABLES } from "./layout.ts";
+import { OWN_TABLES } from "./layout.ts";
 import type { Operation } from "./operations.ts";
 import { type KernelState, type Nexthop, type Route, type WgInterface, type WgPeer } from "./types.ts";
 

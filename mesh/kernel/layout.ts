@@ -17,8 +17,6 @@ export const METRIC = 1024;
 /** Metric of the `unreachable` routes that keep overlay traffic off the underlay (I4). */
 export const FALLBACK_METRIC = 4_294_967_294;
 
-export const MAIN_TABLE = 254;
-
 /** Values inside the mark mask; 1 to 63 are the client links. */
 export const MARK_RETURN = 64;
 export const MARK_WIREGUARD = 65;

@@ -2,13 +2,13 @@
  * Routes: the overlay table with its fallbacks and throws, the flow table of each link, the way back out of `ismgw0`,
  * and LAN routes in the table that the intent names.
  */
-import type { PathId } from "../model/plan.ts";
+import { MAIN_TABLE, type PathId } from "../model/plan.ts";
 import type { Cidr, IpAddress, NodeName } from "../model/scalars.ts";
 import { compareCidr, familyOf, hostCidr, type ParsedCidr } from "../net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress, meshRanges, type AddressPair } from "../net/overlay.ts";
 import { hasV6 } from "./addresses.ts";
 import type { Claims } from "./claims.ts";
-import { FALLBACK_METRIC, FLOW_GROUP, GATEWAY_INTERFACE, linkInterface, MAIN_TABLE, MESH_INTERFACE, METRIC } from "./layout.ts";
+import { FALLBACK_METRIC, FLOW_GROUP, GATEWAY_INTERFACE, linkInterface, MESH_INTERFACE, METRIC } from "./layout.ts";
 import type { Groups } from "./nexthops.ts";
 import { openLinks, overlayAddresses } from "./pairs.ts";
 import { parsed } from "./prefixes.ts";

@@ -1,8 +1,9 @@
 /** Policy rules at fixed priorities, both families (DATAPLANE §2). */
+import { MAIN_TABLE } from "../model/plan.ts";
 import type { IpAddress } from "../model/scalars.ts";
 import { familyOf, hostCidr } from "../net/ip.ts";
 import { hasV6 } from "./addresses.ts";
-import { MAIN_TABLE, MARK_OWN_LAN, MARK_RETURN, MARK_UNDERLAY, MARK_WIREGUARD, marksOf, PRIORITY } from "./layout.ts";
+import { MARK_OWN_LAN, MARK_RETURN, MARK_UNDERLAY, MARK_WIREGUARD, marksOf, PRIORITY } from "./layout.ts";
 import { keptLan } from "./pairs.ts";
 import { isPaired } from "./topology.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, ruleKey, type DesiredInput, type Rule } from "./types.ts";

@@ -78,9 +78,23 @@ export function intoSite(id: string): boolean {
   return id.startsWith("subnet/") || id.startsWith("site/");
 }
 
+/** The kernel's main routing table: where LAN routes stand whose intent names no other. */
+export const MAIN_TABLE = 254;
+
+/** Who keeps a destination that several claim, in sorting order: the older, ties by id. */
+export function byAge(a: Claimant, b: Claimant): number {
+  return a.created - b.created || (a.id < b.id ? -1 : Number(a.id > b.id));
+}
+
+interface Claimant {
+  readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly created: number;
+}
+
 /** Key `path` of a path's view: how its destinations are reached over gateway links. Exclusions are subtracted already. */
 export const PathPlan = z.object({
-  /** Older claims win a destination (ms since 1970; ties by id). */
+  /** Milliseconds since 1970: older claims win a destination (`byAge`). */
   created: z.number(),
   /**
    * Best first. `priority` groups equals for Spread. `drainMs`: it is being drained, and flows may stay so long; `cordon` tells this drain

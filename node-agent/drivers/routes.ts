@@ -1,6 +1,6 @@
 /** Routes with our protocol, in every table. */
+import { MAIN_TABLE } from "../../mesh/model/plan.ts";
 import type { Cidr, IpAddress } from "../../mesh/model/scalars.ts";
-import { MAIN_TABLE } from "../../mesh/kernel/layout.ts";
 import { PROTOCOL, routeKey, type Route, type RouteType } from "../../mesh/kernel/types.ts";
 import { ABSENT, type IpLine, ipText, rowsOf } from "./ip.ts";
 
