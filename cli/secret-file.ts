@@ -2,6 +2,7 @@
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
+import { refuseUnlessUnable } from "../mesh/folders.ts";
 
 /** @throws {IsthmusError} DiskFull, or Invalid where the file cannot be written */
 export async function writeSecret(path: string, content: string | Uint8Array): Promise<void> {
@@ -16,7 +17,7 @@ export async function writeSecret(path: string, content: string | Uint8Array): P
     }
     await rename(half, path);
     await using folder = await open(dirname(path), "r");
-    await folder.sync();
+    await folder.sync().catch(refuseUnlessUnable);
   } catch (error) {
     await rm(half, { force: true }).catch(() => undefined);
     const { code, message } = error as NodeJS.ErrnoException;

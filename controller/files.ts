@@ -2,7 +2,7 @@
 import { closeSync, existsSync, fsyncSync, lstatSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
-import { makeFolders } from "../mesh/folders.ts";
+import { makeFolders, refuseUnlessUnable } from "../mesh/folders.ts";
 
 /** @throws {IsthmusError} `FileMode` when others than the owner may do more than `mode` allows. */
 export function requireMode(path: string, mode: 0o600 | 0o700): void {
@@ -63,14 +63,13 @@ export function writePrivate(path: string, content: string | Uint8Array): void {
   }
 }
 
-/** A rename is on the disk only with its folder (fsync(2)). What was written to a file system that cannot sync folders stands all the same. */
+/** A rename is on the disk only with its folder (fsync(2)). */
 export function syncFolder(path: string): void {
   const folder = openSync(path, "r");
   try {
     fsyncSync(folder);
   } catch (thrown) {
-    const { code } = thrown as NodeJS.ErrnoException;
-    if (code !== "EINVAL" && code !== "ENOTSUP") throw thrown;
+    refuseUnlessUnable(thrown);
   } finally {
     closeSync(folder);
   }

@@ -1,6 +1,7 @@
 /**
- * A folder and those above it. Node's own recursive mkdir tries again for ever, deaf to signals, where mkdir(2) says ENOENT below
- * a folder that is there: /proc does, and so may autofs and FUSE. The calls come from outside: nothing here touches a disk by itself.
+ * How a folder is made with those above it, and which of them need no sync. Node's own recursive mkdir tries again for ever, deaf to
+ * signals, where mkdir(2) says ENOENT below a folder that is there: /proc does, and so may autofs and FUSE. The calls come from
+ * outside: nothing here touches a disk by itself.
  */
 import { type ErrorCode, IsthmusError } from "./errors.ts";
 
@@ -22,6 +23,12 @@ export function makeFolders(path: string, mode: number, calls: FolderCalls, reme
       cause,
     });
   }
+}
+
+/** Some file systems cannot sync a folder, and say so (fsync(2)): what was written there stands all the same. Throws what else failed. */
+export function refuseUnlessUnable(error: unknown): void {
+  const { code } = error as { readonly code?: string };
+  if (code !== "EINVAL" && code !== "ENOTSUP") throw error;
 }
 
 function make(path: string, mode: number, calls: FolderCalls): void {

@@ -5,6 +5,7 @@
 import { closeSync, fchmodSync, fchownSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { refuseUnlessUnable } from "../mesh/folders.ts";
 import { namesIn, onDisk } from "./files.ts";
 
 /** Whose the file is and who may do what, whatever our umask is: root alone (0600) when absent. */
@@ -52,12 +53,6 @@ export function syncFolder(path: string): void {
   } finally {
     closeSync(folder);
   }
-}
-
-/** Some file systems cannot sync a folder, and say so (fsync(2)): what was written there stands all the same. */
-function refuseUnlessUnable(error: unknown): void {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== "EINVAL" && code !== "ENOTSUP") throw error;
 }
 
 /** As `writeAtomic`, without holding the event loop up; drops the text when it is no longer `wanted`. What fails is thrown as it is. */

@@ -1,7 +1,7 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, it } from "vitest";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { writeSecret } from "../../cli/secret-file.ts";
 
 let folder = "";
@@ -26,4 +26,19 @@ it("leaves nothing beside a place that takes no file, and names it", async () =>
   await expect(writeSecret(path, "new")).rejects.toMatchObject({ code: "Invalid", message: expect.stringContaining(path) as string });
   expect(await readdir(folder)).toEqual(["x"]);
   await expect(writeSecret(join(folder, "none", "x"), "new")).rejects.toMatchObject({ code: "Invalid" });
+});
+
+it("stands on a file system that cannot sync folders", async () => {
+  const path = join(folder, "x");
+  const file = await open(join(folder, "any"), "w");
+  const kind = Object.getPrototypeOf(file) as typeof file;
+  await file.close();
+  const sync = vi.spyOn(kind, "sync").mockImplementation(async function (this: typeof file) {
+    // As fsync(2) has it of what cannot be synced.
+    if ((await this.stat()).isDirectory()) throw Object.assign(new Error("EINVAL: invalid argument, fsync"), { code: "EINVAL" });
+  });
+  await writeSecret(path, "new");
+  expect(sync).toHaveBeenCalledTimes(2);
+  sync.mockRestore();
+  expect(await readFile(path, "utf8")).toBe("new");
 });
