@@ -11,7 +11,6 @@ import { VERSION } from "./version.ts";
 
 const LEAVE_MS = 8_000;
 const LEAVE_ANSWER_MS = 2_000;
-const CLOCK_SLACK_MS = 60_000;
 
 export interface ControllerLinkPorts extends Pick<SessionPorts, "controllers" | "onHoldings" | "onAsk" | "log"> {
   readonly membership: Membership;
@@ -49,7 +48,6 @@ export function createControllerLink(holdings: Holdings, ports: ControllerLinkPo
     onConnected(address, now, remote) {
       error = undefined;
       log(`connected to controller ${address}`);
-      condition("ClockWrong", "ClockWrong", clockFault(now));
       if (membership.accepted(now)) {
         condition("MachineChanged", "", undefined);
         log("the controller accepted this machine; starting");
@@ -96,10 +94,4 @@ export function createControllerLink(holdings: Holdings, ports: ControllerLinkPo
       });
     },
   };
-}
-
-function clockFault(now: number): string | undefined {
-  const off = now - Date.now();
-  if (Math.abs(off) < CLOCK_SLACK_MS) return undefined;
-  return `this node's clock is ${Math.round(Math.abs(off) / 1000)} s ${off > 0 ? "behind" : "ahead of"} the controller's`;
 }

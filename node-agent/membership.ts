@@ -1,4 +1,5 @@
 /** This node's place in its network: identity, keys and certificate, and whether this machine is the one that joined. */
+import { uptime } from "node:os";
 import { asIsthmusError } from "../mesh/errors.ts";
 import { pause } from "./backoff.ts";
 import type { SetCondition } from "./conditions.ts";
@@ -11,6 +12,9 @@ import { machineIdLike } from "./machine-id.ts";
 
 const HOUR_MS = 3_600_000;
 const RETRY_MS = 60_000;
+/** A clock may be set at any time: NTP that begins late, or somebody by hand. */
+const CLOCK_LOOK_MS = 5_000;
+const CLOCK_SLACK_MS = 60_000;
 
 export interface MembershipPorts {
   readonly at: Places;
@@ -54,7 +58,16 @@ export function openMembership({ at, identity: joined, condition, log, signal }:
   /** What the controller said last, and when by the clock that nobody sets. */
   let told: { readonly said: number; readonly at: number } | undefined;
   /** The clock that certificates are made by: with one that is weeks ahead of it renewing would never end, with one behind never begin. */
-  const controllersNow = (): number => (told === undefined ? now() : told.said + performance.now() - told.at);
+  const controllersNow = (): number => (told === undefined ? now() : told.said + sinceBoot() - told.at);
+  /** How far our clock was behind the controller's when that was looked at last: milliseconds of jitter are no news. */
+  let behind = 0;
+  const compareClocks = (): void => {
+    if (told === undefined) return;
+    const off = controllersNow() - Date.now();
+    if (Math.abs(off - behind) < 1_000) return;
+    behind = off;
+    condition("ClockWrong", "ClockWrong", clockFault(off));
+  };
   const renewNow = async (): Promise<void> => {
     identity = await renew(at, identity, keys, credentials(), now(), signal);
     condition("CertificateExpired", "", undefined);
@@ -76,7 +89,8 @@ export function openMembership({ at, identity: joined, condition, log, signal }:
     },
     now,
     accepted(said) {
-      told = { said, at: performance.now() };
+      told = { said, at: sinceBoot() };
+      compareClocks();
       const lastNow = knownNow(identity.lastNow, said);
       if (lastNow !== identity.lastNow || foreign) {
         identity = { ...identity, lastNow, machineId: machine };
@@ -92,19 +106,39 @@ export function openMembership({ at, identity: joined, condition, log, signal }:
     },
     renew: renewNow,
     async run() {
-      while (!signal.aborted) {
-        const { renewAt, expires } = certificateTimes(credentials().certificate);
-        if (controllersNow() >= renewAt && !foreign) {
-          await renewNow().catch((thrown: unknown) => {
-            const error = asIsthmusError(thrown);
-            if (controllersNow() >= expires)
-              condition("CertificateExpired", error.code, `the certificate expired and cannot be renewed: ${error.message}. The data plane goes on.`);
-            log(`renewing the certificate failed: ${error.message}`);
-          });
+      const looks = setInterval(compareClocks, CLOCK_LOOK_MS);
+      try {
+        while (!signal.aborted) {
+          const { renewAt, expires } = certificateTimes(credentials().certificate);
+          if (controllersNow() >= renewAt && !foreign) {
+            await renewNow().catch((thrown: unknown) => {
+              const error = asIsthmusError(thrown);
+              if (controllersNow() >= expires)
+                condition(
+                  "CertificateExpired",
+                  error.code,
+                  `the certificate expired and cannot be renewed: ${error.message}. The data plane goes on.`,
+                );
+              log(`renewing the certificate failed: ${error.message}`);
+            });
+          }
+          const left = renewAt - controllersNow();
+          await pause(left <= 0 ? RETRY_MS * (0.5 + Math.random()) : Math.min(HOUR_MS, Math.max(1_000, left)), signal);
         }
-        const left = renewAt - controllersNow();
-        await pause(left <= 0 ? RETRY_MS * (0.5 + Math.random()) : Math.min(HOUR_MS, Math.max(1_000, left)), signal);
+      } finally {
+        clearInterval(looks);
       }
     },
   };
+}
+
+/** In milliseconds; it goes on while the machine sleeps, as the controller's clock does. */
+function sinceBoot(): number {
+  return uptime() * 1_000;
+}
+
+/** @param off milliseconds that this node's clock is behind */
+function clockFault(off: number): string | undefined {
+  if (Math.abs(off) < CLOCK_SLACK_MS) return undefined;
+  return `this node's clock is ${Math.round(Math.abs(off) / 1000)} s ${off > 0 ? "behind" : "ahead of"} the controller's`;
 }
