@@ -2,10 +2,10 @@
  * What the host's own network managers must be told so that they leave us alone (DATAPLANE §6). Everything written is
  * recorded and undone by cleanup.
  */
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { IsthmusError } from "../../mesh/errors.ts";
-import { onDisk } from "../files.ts";
+import { makeFolders } from "../../mesh/folders.ts";
 import { dropHalves, writeAtomic } from "../whole-file.ts";
 import { run } from "./exec.ts";
 import { foreignForwardDrops } from "./nft.ts";
@@ -91,7 +91,7 @@ export async function undoHostConfig(records: RecordStore): Promise<string[]> {
 async function writeConfig(records: RecordStore, file: ConfigFile): Promise<string[]> {
   if (existsSync(file.path) && readFileSync(file.path, "utf8") === file.text) return [];
   records.update((all) => (all.files.includes(file.path) ? all : { ...all, files: [...all.files, file.path] }));
-  onDisk(file.path, () => makeReadable(dirname(file.path)));
+  makeReadable(dirname(file.path));
   writeAtomic(file.path, file.text, { mode: 0o644 });
   for (const command of file.reload) await tryRun(command);
   return [`wrote ${file.path}`];
@@ -99,7 +99,11 @@ async function writeConfig(records: RecordStore, file: ConfigFile): Promise<stri
 
 /** Whatever our umask is: systemd-networkd reads as a user of its own. */
 function makeReadable(folder: string): void {
-  if (mkdirSync(folder, { recursive: true, mode: 0o755 }) !== undefined) chmodSync(folder, 0o755);
+  const mkdirWhole = (path: string, { mode }: { readonly mode: number }): void => {
+    mkdirSync(path, { mode });
+    chmodSync(path, mode);
+  };
+  makeFolders(folder, 0o755, { mkdirSync: mkdirWhole, statSync }, "make it by hand, for all to read");
 }
 
 /** Docker sets the policy of FORWARD to drop; DOCKER-USER is the chain that it leaves to others. */

@@ -6,7 +6,6 @@ import {
   closeSync,
   existsSync,
   fstatSync,
-  mkdirSync,
   openSync,
   readFileSync,
   readlinkSync,
@@ -20,7 +19,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { asIsthmusError, IsthmusError } from "../../mesh/errors.ts";
-import { namesIn } from "../files.ts";
+import { makeFolder, namesIn } from "../files.ts";
 import { missing, must, run, startDetached } from "./exec.ts";
 
 const SOCKETS = "/var/run/wireguard";
@@ -40,12 +39,12 @@ export function isUserspace(name: string): boolean {
   return existsSync(socketOf(name));
 }
 
-/** Starts wireguard-go for a new interface and returns once it answers. @throws {IsthmusError} ToolMissing, NoWireGuard */
+/** Starts wireguard-go for a new interface and returns once it answers. @throws {IsthmusError} ToolMissing, NoWireGuard, FileMode, DiskFull */
 export async function startWireguardGo(name: string, runDir: string): Promise<void> {
   // Its interface may have been taken away from it while it answered nobody. A socket that nobody listens on goes with it.
   await killWireguardGo(name, runDir);
   if (systemdOwnsThisHost()) return startUnderSystemd(name);
-  mkdirSync(runDir, { recursive: true, mode: 0o700 });
+  makeFolder(runDir);
   const logFile = join(runDir, `wireguard-go.${name}.log`);
   boundLogs(runDir);
   const pid = await startDetached("wireguard-go", ["-f", name], logFile);

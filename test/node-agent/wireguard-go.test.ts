@@ -60,6 +60,11 @@ describe.runIf(isRoot && !existsSync("/run/systemd/system"))("the start of a wir
     expect(readFileSync(log, "utf8")).toBe("no room\n");
   });
 
+  test("whose folder cannot be made is an error, and ends", async () => {
+    becomes("");
+    await expect(startWireguardGo(NAME, "/proc/isthmus-none")).rejects.toMatchObject({ code: "FileMode" });
+  });
+
   test("is over when it answers", async () => {
     becomes(`require("net").createServer((one) => {
       one.once("data", () => one.end("errno=0\\n\\n", () => process.exit()));

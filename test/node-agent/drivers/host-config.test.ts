@@ -59,6 +59,8 @@ function onHost(script: string): unknown {
   const args = ["-mnp", "--fork", "--mount-proc", "--kill-child", "sh", "-c", inside, "sh", process.execPath, "--input-type=module", "-e"];
   const said = execFileSync("unshare", [...args, `${head}${script}\nconsole.log(JSON.stringify(out));`], {
     encoding: "utf8",
+    timeout: 60_000,
+    killSignal: "SIGKILL",
     env: { PATH: `${join(folder, "bin")}:${process.env["PATH"] ?? ""}`, STATE: state },
   });
   return JSON.parse(said);
@@ -126,8 +128,21 @@ test.runIf(isRoot)("networkd, which reads as a user of its own, can read what it
     process.umask(0o077);
     start("systemd-networkd.service");
     await configure();
-    for (const path of ["/etc/systemd/networkd.conf.d", "/etc/systemd/networkd.conf.d/50-isthmus.conf", "/etc/systemd/network/05-isthmus.network"])
+    for (const path of ["/etc/systemd", "/etc/systemd/networkd.conf.d", "/etc/systemd/networkd.conf.d/50-isthmus.conf", "/etc/systemd/network/05-isthmus.network"])
       out.push((statSync(path).mode & 0o777).toString(8));
   `);
-  expect(out).toEqual(["755", "644", "644"]);
+  expect(out).toEqual(["755", "755", "644", "644"]);
 });
+
+test.runIf(isRoot)(
+  "a folder that cannot be made is named with what to do, also where the one above it is there and mkdir says that it is not",
+  () => {
+    const out = onHost(`
+    const { execFileSync } = await import("node:child_process");
+    execFileSync("sh", ["-c", "mkdir /etc/systemd && mount -t proc none /etc/systemd"]);
+    start("systemd-networkd.service");
+    out.push(await configure().catch(({ code, message, remedy }) => [code, message.split(":")[0], remedy]));
+  `);
+    expect(out).toEqual([["FileMode", "the folder /etc/systemd/networkd.conf.d cannot be made", "make it by hand, for all to read"]]);
+  },
+);
