@@ -64,6 +64,8 @@ export interface ControllerOptions {
   readonly network?: NetworkOptions;
   /** Milliseconds since 1970; the system's clock when absent. */
   readonly clock?: () => number;
+  /** Milliseconds of a clock that nobody sets; the process's when absent. */
+  readonly monotonic?: () => number;
   /** Quiet time of a recovery in ms, after which it ends when nobody is missing; 30 s when absent. */
   readonly recoveryQuietMs?: number;
 }
@@ -87,6 +89,7 @@ const COPIED_NOW = "nothing is deleted and no address is issued until the nodes 
 export async function runController(options: ControllerOptions): Promise<RunningController> {
   const log = options.log ?? pino({ base: { part: "controller" } });
   const now = options.clock ?? Date.now;
+  const monotonic = options.monotonic ?? (() => performance.now());
   const newUid = randomUUID;
   const places = placesOf(options.data);
   privateFolder(places.data);
@@ -140,7 +143,6 @@ export async function runController(options: ControllerOptions): Promise<Running
     });
     hub.setRecovering(recovery.active);
     const metrics = createMetrics({ agents: () => agents, mirror: () => mirror, recovery: () => recovery, output: () => hub.output });
-    const monotonic = (): number => performance.now();
     const serving = keepServing({ store, mirror, events, now, onFailure: failed("what retires cannot be written down") });
     stack.defer(() => serving.close());
     const planner = startPlanner({
@@ -170,6 +172,7 @@ export async function runController(options: ControllerOptions): Promise<Running
       events,
       recovery,
       now,
+      monotonic,
       settled: (revision) => planner.settled(revision),
       leave: async (node: NodeName) => void (await remove(services, { kind: "node", name: node, keyHash: "" }, "MeshNode", node, false)),
       log: (message, detail = {}) => log.info(detail, message),

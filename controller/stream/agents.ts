@@ -56,6 +56,8 @@ export interface AgentsOptions {
   readonly events: Events;
   readonly recovery: Recovery;
   readonly now: () => number;
+  /** Milliseconds of a clock that nobody sets. */
+  readonly monotonic: () => number;
   /** Resolves when the plan of this revision was published. */
   readonly settled: (revision: number) => Promise<void>;
   readonly leave: (node: NodeName) => Promise<void>;
@@ -68,11 +70,11 @@ interface Connection {
 }
 
 export function createAgents(options: AgentsOptions): Agents {
-  const { store, mirror, hub, facts, reports, events, recovery, now, log } = options;
+  const { store, mirror, hub, facts, reports, events, recovery, now, monotonic, log } = options;
   const connections = new Map<NodeName, Connection>();
   const sessions = new Map<NodeName, AgentSession>();
   const boots = new Map<string, BootHistory>();
-  const floods = createFloods(events, log);
+  const floods = createFloods(events, log, monotonic);
   const counters: Counters = {
     hashFaults: 0,
     slowReaders: 0,
@@ -170,7 +172,7 @@ export function createAgents(options: AgentsOptions): Agents {
       if (result?.reason !== "GatewayDown") continue;
       const left = hopsOf(before?.get(id) ?? {}).filter((node) => !hopsAreCut(result) && !hopsOf(result).includes(node));
       for (const { session, ws } of left.flatMap((node) => connections.get(node as NodeName) ?? [])) {
-        session.doubtedAt = performance.now();
+        session.doubtedAt = monotonic();
         ws.ping();
       }
     }
@@ -183,7 +185,7 @@ export function createAgents(options: AgentsOptions): Agents {
     session.told = true;
     session.toldLinks ||= report.links !== undefined;
     const said = report.events ?? [];
-    const taken = floods.allowanceOf(session.node).events(said.length, performance.now());
+    const taken = floods.allowanceOf(session.node).events(said.length, monotonic());
     for (const event of said.slice(0, taken)) events.record(session.node, event);
     if (taken < said.length) floods.tell(session.node, "events dropped");
   }
@@ -212,13 +214,15 @@ export function createAgents(options: AgentsOptions): Agents {
           break;
       }
       const allowance = floods.allowanceOf(principal.name);
-      if (allowance.ahead(performance.now()) > 0) return reject(tooManyMessages(principal.name));
-      allowance.spend({ messages: CONNECTION_MESSAGES, bytes: 0 }, performance.now());
-      openSession(
-        principal.name,
+      if (allowance.ahead(monotonic()) > 0) return reject(tooManyMessages(principal.name));
+      allowance.spend({ messages: CONNECTION_MESSAGES, bytes: 0 }, monotonic());
+      openSession({
+        node: principal.name,
         ws,
         socket,
-        {
+        allowance,
+        monotonic,
+        handlers: {
           hello: async (hello, session) => {
             try {
               return await greet(hello, session, { ws, session }, principal, address);
@@ -235,8 +239,8 @@ export function createAgents(options: AgentsOptions): Agents {
             if (contact !== undefined) reports.touch(session.node, { ...contact, connected: true, lastSeen: now() });
             hub.checkHashes(session, hashes);
           },
-          buckets: (session, view, hashes) => {
-            if (hub.answerBuckets(session, view, hashes) !== "fault") return;
+          buckets: (session, view, hashes, answered) => {
+            if (hub.answerBuckets(session, view, hashes, answered) !== "fault") return;
             counters.hashFaults++;
             log("a view differed on an agent and was mended", { node: session.node, view });
           },
@@ -252,8 +256,7 @@ export function createAgents(options: AgentsOptions): Agents {
           },
           flood: (what) => floods.tell(principal.name, what),
         },
-        allowance,
-      );
+      });
     },
     remove(node) {
       const connection = connections.get(node);
@@ -270,7 +273,7 @@ export function createAgents(options: AgentsOptions): Agents {
     },
     sweep() {
       floods.sweep(sessions);
-      const now = performance.now();
+      const now = monotonic();
       for (const { session, ws } of connections.values()) {
         const state = silence(session, now);
         if (state === "dead") ws.terminate();

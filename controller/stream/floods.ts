@@ -23,11 +23,7 @@ const DONE: { readonly [M in Measure]: { readonly reason: string; readonly text:
 };
 
 /** @param monotonic milliseconds */
-export function createFloods(
-  events: Pick<Events, "record">,
-  log: (message: string, detail?: object) => void,
-  monotonic: () => number = () => performance.now(),
-): Floods {
+export function createFloods(events: Pick<Events, "record">, log: (message: string, detail?: object) => void, monotonic: () => number): Floods {
   const allowances = new Map<NodeName, Allowance>();
   const toldAt = new Map<string, number>();
   let count = 0;

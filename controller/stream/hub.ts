@@ -30,8 +30,11 @@ export interface Hub {
   detach(receiver: Receiver): void;
   /** Hashes of a heartbeat; for wrong ones the buckets are asked for. */
   checkHashes(receiver: Receiver, hashes: Readonly<Record<string, string>>): void;
-  /** Answers bucket hashes. `fault`: a heartbeat had told of it, and something does differ. */
-  answerBuckets(receiver: Receiver, view: string, hashes: readonly string[]): "fault" | "filled" | "same";
+  /**
+   * Answers bucket hashes. `fault`: a heartbeat had told of it, and something does differ. `answered` is called when the answer has
+   * left, or never will, or there is none.
+   */
+  answerBuckets(receiver: Receiver, view: string, hashes: readonly string[], answered?: () => void): "fault" | "filled" | "same";
   setRecovering(recovering: boolean): void;
   /** During a recovery: nodes that hold more than this store knows, with the views. */
   surplus(): ReadonlyMap<NodeName, readonly string[]>;
@@ -266,18 +269,16 @@ export function createHub(options: HubOptions): Hub {
         receiver.write(messageFrames({ t: "want", v: id }));
       }
     },
-    answerBuckets(receiver, id, hashes) {
+    answerBuckets(receiver, id, hashes, answered) {
       const suspected = receiver.suspects.delete(id);
       const view = receiver.views.has(id) ? live.get(id) : undefined;
       const fill = view?.fill(hashes);
       if (fill === undefined) receiver.surplus.delete(id);
-      if (recovering) return "same";
-      if (fill === undefined) {
-        // The agent may have been told that this view changes.
-        if (view !== undefined) receiver.write(view.unchanged());
-        return "same";
-      }
-      receiver.write(fill);
+      // The agent may have been told that this view changes, also where nothing does.
+      const answer = recovering ? undefined : (fill ?? view?.unchanged());
+      if (answer === undefined) answered?.();
+      else receiver.write(answer, answered);
+      if (recovering || fill === undefined) return "same";
       return suspected ? "fault" : "filled";
     },
     setRecovering: (value) => {

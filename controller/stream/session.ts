@@ -9,6 +9,7 @@ import { BYTES, MESSAGES, type Allowance } from "./allowance.ts";
 import { messageFrames, sizeOf, type Frames } from "./frame.ts";
 import type { Receiver } from "./hub.ts";
 import { createOutbox } from "./outbox.ts";
+import { createQuestions } from "./questions.ts";
 
 const HELLO_DEADLINE_MS = 10_000;
 /** Three heartbeats. Before that the agent is asked for a sign of life. */
@@ -23,7 +24,7 @@ const FAREWELL_MS = 1_000;
 
 export interface AgentSession extends Receiver {
   readonly bootId: string;
-  /** On the clock of `performance.now`, as all times here: a clock that is set would make every session look dead. */
+  /** On a clock that nobody sets, as all times here: a clock that is set would make every session look dead. */
   lastHeard: number;
   /** When it was asked for a sign of life because another node stopped using it. */
   doubtedAt?: number;
@@ -41,7 +42,8 @@ export interface SessionHandlers {
   hello(hello: AgentHello, session: AgentSession): Promise<boolean>;
   report(session: AgentSession, report: AgentReport): void;
   beat(session: AgentSession, hashes: Readonly<Record<string, string>>): void;
-  buckets(session: AgentSession, view: string, hashes: readonly string[]): void;
+  /** `answered` is called when the answer has left, or never will, or there is none. */
+  buckets(session: AgentSession, view: string, hashes: readonly string[], answered: () => void): void;
   leave(session: AgentSession): void;
   closed(session: AgentSession): void;
   slow(session: AgentSession): void;
@@ -77,7 +79,17 @@ interface Asked {
   readonly timer: NodeJS.Timeout;
 }
 
-export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handlers: SessionHandlers, allowance: Allowance): void {
+export interface SessionOptions {
+  readonly node: NodeName;
+  readonly ws: WebSocket;
+  readonly socket: Duplex;
+  readonly handlers: SessionHandlers;
+  readonly allowance: Allowance;
+  /** Milliseconds of a clock that nobody sets. */
+  readonly monotonic: () => number;
+}
+
+export function openSession({ node, ws, socket, handlers, allowance, monotonic }: SessionOptions): void {
   let session: (AgentSession & { greeted: boolean }) | undefined;
   const asked = new Map<string, Asked>();
   const outbox = createOutbox(socket);
@@ -85,13 +97,23 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
   let pause: NodeJS.Timeout | undefined;
   let cut = false;
   let written = 0;
+  const questions = createQuestions({
+    answer(view, hashes, answered) {
+      if (session === undefined || ws.readyState !== ws.OPEN) return;
+      // What an agent has sent to it by asking counts like what it says.
+      const before = written;
+      handlers.buckets(session, view, hashes, answered);
+      slowDown(allowance.spend({ messages: 0, bytes: written - before }, monotonic()));
+    },
+    mayAnswer: () => !cut && pause === undefined,
+  });
 
   function makeSession(hello: AgentHello): AgentSession & { greeted: boolean } {
     return {
       greeted: false,
       node,
       bootId: hello.bootId,
-      lastHeard: performance.now(),
+      lastHeard: monotonic(),
       views: new Set(),
       suspects: new Set(),
       surplus: new Set(),
@@ -138,17 +160,14 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
       return;
     }
     if (session?.greeted !== true) return;
-    session.lastHeard = performance.now();
+    session.lastHeard = monotonic();
     switch (message.t) {
       case "beat":
         return handlers.beat(session, message.views);
-      case "buckets": {
-        // What an agent has sent to it by asking counts like what it says.
-        const before = written;
-        handlers.buckets(session, message.v, message.h);
-        slowDown(allowance.spend({ messages: 0, bytes: written - before }, performance.now()));
-        return;
-      }
+      case "buckets":
+        // There is no answer about a view that it was not given: such questions need not wait, and so cannot pile up.
+        if (session.views.has(message.v)) return questions.ask(message.v, message.h);
+        return handlers.buckets(session, message.v, message.h, () => {});
       case "report":
         return handlers.report(session, message);
       case "leave":
@@ -170,8 +189,14 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     if (ahead > MOST_AHEAD_MS) return cutOff();
     clearTimeout(pause);
     ws.pause();
-    pause = setTimeout(() => ws.resume(), ahead);
+    pause = setTimeout(goOn, ahead);
     handlers.flood("slowed");
+  }
+
+  function goOn(): void {
+    pause = undefined;
+    ws.resume();
+    questions.next();
   }
 
   function cutOff(): void {
@@ -185,7 +210,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
 
   ws.on("message", (data: Buffer) => {
     if (cut) return;
-    slowDown(allowance.spend({ messages: 1, bytes: data.length }, performance.now()));
+    slowDown(allowance.spend({ messages: 1, bytes: data.length }, monotonic()));
     if (cut) return;
     const parsed = AgentMessage.safeParse(jsonOf(data.toString("utf8")));
     // What a newer agent says beyond this version is not ours to judge; a hello that cannot be read is refused.
@@ -196,7 +221,7 @@ export function openSession(node: NodeName, ws: WebSocket, socket: Duplex, handl
     }
   });
   ws.on("pong", () => {
-    if (session !== undefined) session.lastHeard = performance.now();
+    if (session !== undefined) session.lastHeard = monotonic();
   });
   ws.on("error", () => ws.terminate());
   ws.on("close", () => {
