@@ -13,6 +13,18 @@ afterEach(async () => {
 const api = "isthmus.dev/v1alpha1";
 const go = (words: string, options: RunOptions = {}): Promise<Ran> =>
   isthmus(words.split(" "), { ...options, env: { ISTHMUS_SOCKET: controller.socket, ...options.env } });
+/** A watch that is stopped once it printed that (at its first word where that is empty); the controller has it when this returns. */
+async function watchUntil(words: string, printed: string): Promise<{ ran: Promise<Ran> }> {
+  const stop = new AbortController();
+  const ran = go(words, {
+    signal: stop.signal,
+    onOut: (out) => {
+      if (out.includes(printed)) stop.abort();
+    },
+  });
+  await expect.poll(() => controller.watchers()).toBe(1);
+  return { ran };
+}
 const add = (object: Stored): void => controller.put(object, "ADDED");
 
 const node = (name: string, more: Partial<Stored> = {}): Stored => ({
@@ -181,14 +193,7 @@ describe("get", () => {
 
   it("watches without the changes that do not show", async () => {
     add(site("do", "cloud"));
-    const stop = new AbortController();
-    const ran = go("get sites -w", {
-      signal: stop.signal,
-      onOut: (out) => {
-        if (out.includes("last")) stop.abort();
-      },
-    });
-    await expect.poll(() => controller.watchers()).toBe(1);
+    const { ran } = await watchUntil("get sites -w", "last");
     const changed = site("do", "cloud");
     controller.put(changed);
     controller.put({ ...changed, spec: { ...changed.spec, kind: "onprem" } });
@@ -201,14 +206,7 @@ describe("get", () => {
   it("watches: the list first, then each change as a row", async () => {
     add(site("do", "cloud"));
     add(node("do1"));
-    const stop = new AbortController();
-    const ran = go("get nodes -w", {
-      signal: stop.signal,
-      onOut: (out) => {
-        if (out.includes("do7 (deleted)")) stop.abort();
-      },
-    });
-    await expect.poll(() => controller.watchers()).toBe(1);
+    const { ran } = await watchUntil("get nodes -w", "do7 (deleted)");
     controller.put(node("do7"));
     controller.put(node("do7"), "DELETED");
     const { out } = await ran;
@@ -221,23 +219,14 @@ describe("get", () => {
   });
 
   it("prints the header with the first row when there was nothing to list", async () => {
-    const stop = new AbortController();
-    const ran = go("get sites -w", { signal: stop.signal, onOut: () => stop.abort() });
-    await expect.poll(() => controller.watchers()).toBe(1);
+    const { ran } = await watchUntil("get sites -w", "");
     add(site("do", "cloud"));
     expect((await ran).out).toMatch(/^NAME .*\ndo /);
   });
 
   it("goes on watching when the controller hangs up", async () => {
     add(site("do", "cloud"));
-    const stop = new AbortController();
-    const ran = go("get sites -w", {
-      signal: stop.signal,
-      onOut: (out) => {
-        if (out.includes("late")) stop.abort();
-      },
-    });
-    await expect.poll(() => controller.watchers()).toBe(1);
+    const { ran } = await watchUntil("get sites -w", "late");
     controller.hangUp();
     await expect.poll(() => controller.watchers(), { timeout: 10_000 }).toBe(1);
     add(site("late", "cloud"));

@@ -1,14 +1,14 @@
 /** A real controller on loopback, and agents that speak the real protocol with the real holdings, without a data plane. */
 import "reflect-metadata";
 import { createHash, randomBytes, randomUUID, webcrypto } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest, type RequestOptions } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as x509 from "@peculiar/x509";
 import { WebSocket } from "ws";
-import { runController, type ControllerOptions, type Logger, type RunningController } from "../../controller/main.ts";
+import { restoreController, runController, type ControllerOptions, type Logger, type RunningController } from "../../controller/main.ts";
 import { errorFromBody } from "../../mesh/errors.ts";
 import { viewHash } from "../../mesh/compile/views.ts";
 import { parseJoinToken } from "../../mesh/model/token.ts";
@@ -24,6 +24,17 @@ export function temporaryFolder(): { path: string; remove: () => void } {
 
 export async function startController(data: string, more: Partial<ControllerOptions> = {}): Promise<RunningController> {
   return runController({ data: join(data, "data"), listen: "127.0.0.1:0", socket: join(data, "controller.sock"), log: QUIET, ...more });
+}
+
+/** What an admin does with `isthmus backup`. */
+export async function saveBackup(controller: RunningController, file: string): Promise<void> {
+  writeFileSync(file, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+}
+
+/** A controller on a backup that took the place of what the folder had: it is in Recovery. */
+export async function startRestored(data: string, backup: string, more: Partial<ControllerOptions> = {}): Promise<RunningController> {
+  await restoreController({ data: join(data, "data"), from: backup });
+  return startController(data, more);
 }
 
 export interface Answer {
@@ -108,6 +119,13 @@ export async function makeToken(
   const { token } = await call<{ token: string }>(controller, "POST", "/v1/tokens", { spec: { uses: 1_000, expires, ...spec } });
   const { secret, name } = parseJoinToken(token);
   return { secret, name, text: token };
+}
+
+/** A controller that knows site dc1, and the secret of a token for its nodes. */
+export async function startWithSite(data: string, more: Partial<ControllerOptions> = {}): Promise<{ controller: RunningController; secret: string }> {
+  const controller = await startController(data, more);
+  await makeSite(controller, "dc1");
+  return { controller, secret: (await makeToken(controller, { site: "dc1" })).secret };
 }
 
 export interface Machine extends Keys {

@@ -12,7 +12,10 @@ import {
   makeSite,
   makeToken,
   newNode,
+  saveBackup,
   startController,
+  startRestored,
+  startWithSite,
   temporaryFolder,
   type TestAgent,
 } from "./harness.ts";
@@ -43,8 +46,7 @@ describe("a backup of yesterday restored under running agents", () => {
     const token = await makeToken(first, { site: "dc1", labels: { role: "edge" } });
     const old = await newNode(first, token.secret, "old");
     const backup = join(folder.path, "backup");
-    const bytes = await call<Buffer>(first, "GET", "/v1/backup");
-    writeFileSync(backup, bytes, { mode: 0o600 });
+    await saveBackup(first, backup);
     const newer = await newNode(first, token.secret, "newer");
     await eventually(() => expect(old.view("mesh")?.has("peer/newer")).toBe(true));
     const index = indexOf(newer);
@@ -89,15 +91,12 @@ describe("a backup of yesterday restored under running agents", () => {
 
   test("waits for a node that does not come back until an admin confirms", async () => {
     const folder = temporaryFolder();
-    const first = await startController(folder.path);
-    await makeSite(first, "dc1");
-    const { secret } = await makeToken(first, { site: "dc1" });
+    const { controller: first, secret } = await startWithSite(folder.path);
     const here = await newNode(first, secret, "here");
     await newNode(first, secret, "dead");
-    writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+    await saveBackup(first, join(folder.path, "backup"));
     await first.close();
-    await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
-    const second = await startController(folder.path, { recoveryQuietMs: 0 });
+    const second = await startRestored(folder.path, join(folder.path, "backup"), { recoveryQuietMs: 0 });
     expect(await call(second, "GET", "/v1/events?about=controller")).toMatchObject({
       items: [{ type: "Warning", reason: "Recovery", message: expect.stringContaining("restored from a backup") as string }],
     });
@@ -122,10 +121,9 @@ test("a small network still has addresses for its nodes after one recovery upon 
   const given: number[] = [];
   for (let round = 0; round < 4; round++) {
     given.push(indexOf(await newNode(controller, (await makeToken(controller, { site: "dc1" })).secret, `node-${round}`)));
-    writeFileSync(backup, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+    await saveBackup(controller, backup);
     await controller.close();
-    await restoreController({ data: join(folder.path, "data"), from: backup });
-    controller = await startController(folder.path, { recoveryQuietMs: 600_000 });
+    controller = await startRestored(folder.path, backup, { recoveryQuietMs: 600_000 });
     await call(controller, "POST", "/v1/recovery/confirm", {});
   }
   expect(new Set(given).size).toBe(4);
@@ -135,17 +133,14 @@ test("a small network still has addresses for its nodes after one recovery upon 
 
 test("what a dead node may hold is not given again at once when a recovery ends by itself", async () => {
   const folder = temporaryFolder();
-  const first = await startController(folder.path);
-  await makeSite(first, "dc1");
-  const { secret } = await makeToken(first, { site: "dc1" });
+  const { controller: first, secret } = await startWithSite(folder.path);
   const here = await newNode(first, secret, "here");
-  writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  await saveBackup(first, join(folder.path, "backup"));
   // Nobody hears of the other one: who holds it would keep the recovery open.
   await here.disconnect();
   const unheard = await newNode(first, secret, "unheard");
   await first.close();
-  await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
-  const second = await startController(folder.path, { recoveryQuietMs: 0 });
+  const second = await startRestored(folder.path, join(folder.path, "backup"), { recoveryQuietMs: 0 });
   await eventually(async () => {
     await reconnect(second, [here]);
     expect(await status(second)).toMatchObject({ recovering: false });
@@ -158,11 +153,9 @@ test("what a dead node may hold is not given again at once when a recovery ends 
 
 test("an intent that was made after the backup keeps the recovery open until an admin confirms", async () => {
   const folder = temporaryFolder();
-  const first = await startController(folder.path);
-  await makeSite(first, "dc1");
-  const { secret } = await makeToken(first, { site: "dc1" });
+  const { controller: first, secret } = await startWithSite(folder.path);
   const agent = await newNode(first, secret, "agent");
-  writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  await saveBackup(first, join(folder.path, "backup"));
   const route = {
     apiVersion: "networking.digitalocean.com/v1",
     kind: "StaticRoute",
@@ -172,8 +165,7 @@ test("an intent that was made after the backup keeps the recovery open until an 
   await call(first, "POST", "/v1/apply", { documents: [route] });
   await eventually(() => expect(agent.view("staticroute/late")?.size).toBe(2));
   await first.close();
-  await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
-  const second = await startController(folder.path, { recoveryQuietMs: 0 });
+  const second = await startRestored(folder.path, join(folder.path, "backup"), { recoveryQuietMs: 0 });
   await agent.connect(second);
   await eventually(async () =>
     expect(await status(second)).toMatchObject({ recovering: true, missing: [], surplus: { agent: ["staticroute/late"] } }),
@@ -191,9 +183,7 @@ describe("the SQLite file copied to a second controller", () => {
   test("puts that controller into Recovery from its start, and no peer is lost when an agent calls that saw more", async () => {
     const folder = temporaryFolder();
     const copy = temporaryFolder();
-    const first = await startController(folder.path);
-    await makeSite(first, "dc1");
-    const { secret } = await makeToken(first, { site: "dc1" });
+    const { controller: first, secret } = await startWithSite(folder.path);
     const agent = await newNode(first, secret, "agent");
     await first.close();
     cpSync(join(folder.path, "data"), join(copy.path, "data"), { recursive: true });
@@ -219,9 +209,7 @@ describe("the SQLite file copied to a second controller", () => {
   test("while the original goes on, and agents reach both: no peer is lost, no address is given twice, and both say what is wrong", async () => {
     const folder = temporaryFolder();
     const copy = temporaryFolder();
-    const first = await startController(folder.path, { recoveryQuietMs: 600_000 });
-    await makeSite(first, "dc1");
-    const { secret } = await makeToken(first, { site: "dc1" });
+    const { controller: first, secret } = await startWithSite(folder.path, { recoveryQuietMs: 600_000 });
     const [one, two] = [await newNode(first, secret, "one"), await newNode(first, secret, "two")];
     cpSync(join(folder.path, "data"), join(copy.path, "data"), { recursive: true });
     for (const name of ["data", "data/pki"]) chmodSync(join(copy.path, name), 0o700);
@@ -278,9 +266,7 @@ describe("the SQLite file copied to a second controller", () => {
 
 test("a lost store with its certificates kept is recovered from once, not at every call, and its agents follow the new one", async () => {
   const folder = temporaryFolder();
-  const first = await startController(folder.path);
-  await makeSite(first, "dc1");
-  const { secret } = await makeToken(first, { site: "dc1" });
+  const { controller: first, secret } = await startWithSite(folder.path);
   const [here, late] = await Promise.all(["here", "late"].map((name) => newNode(first, secret, name)));
   if (here === undefined || late === undefined) throw new Error("no nodes");
   const { position } = await status(first);
@@ -313,9 +299,7 @@ test("a lost store with its certificates kept is recovered from once, not at eve
 describe("what one node says it saw", () => {
   async function setUp(): Promise<{ controller: RunningController; agent: TestAgent; secret: string; remove: () => void }> {
     const folder = temporaryFolder();
-    const controller = await startController(folder.path, { recoveryQuietMs: 600_000 });
-    await makeSite(controller, "dc1");
-    const { secret } = await makeToken(controller, { site: "dc1" });
+    const { controller, secret } = await startWithSite(folder.path, { recoveryQuietMs: 600_000 });
     const agent = await newNode(controller, secret, "liar");
     await agent.disconnect();
     return { controller, agent, secret, remove: folder.remove };
@@ -379,7 +363,7 @@ describe("restore", () => {
     const controller = await startController(folder.path);
     await makeSite(controller, "dc1");
     const backup = join(folder.path, "backup");
-    writeFileSync(backup, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+    await saveBackup(controller, backup);
     const data = join(folder.path, "data");
     await expect(restoreController({ data, from: backup })).rejects.toMatchObject({ code: "AlreadyRunning" });
     await controller.close();
@@ -390,8 +374,7 @@ describe("restore", () => {
     writeFileSync(join(folder.path, "rubbish"), "rubbish");
     await expect(restoreController({ data, from: join(folder.path, "rubbish") })).rejects.toMatchObject({ code: "BadRequest" });
     await expect(restoreController({ data, from: join(folder.path, "absent") })).rejects.toMatchObject({ code: "NotFound" });
-    await restoreController({ data, from: backup });
-    const restored = await startController(folder.path);
+    const restored = await startRestored(folder.path, backup);
     expect(await call(restored, "GET", "/v1/resources/sites/dc1")).toMatchObject({ kind: "Site" });
     await restored.close();
     folder.remove();
@@ -404,7 +387,7 @@ describe("a restore that does not come to its end", () => {
     const controller = await startController(folder.path);
     await makeSite(controller, "dc1");
     const backup = join(folder.path, "backup");
-    writeFileSync(backup, await call<Buffer>(controller, "GET", "/v1/backup"), { mode: 0o600 });
+    await saveBackup(controller, backup);
     await makeSite(controller, "dc2");
     await controller.close();
     const data = join(folder.path, "data");
@@ -439,8 +422,7 @@ describe("a restore that does not come to its end", () => {
       remedy: expect.stringContaining("isthmus restore"),
     });
     expect(readdirSync(data)).not.toContain("pki");
-    await restoreController({ data, from: backup });
-    const again = await startController(folder.path);
+    const again = await startRestored(folder.path, backup);
     expect(await status(again)).toMatchObject({ recovering: true, position: { epoch: 2 } });
     expect(readFileSync(join(data, "pki/root.crt"), "utf8")).toBe(root);
     await again.close();
@@ -455,16 +437,13 @@ describe("a restore that does not come to its end", () => {
 
 test("a node that was forgotten comes back with its address, which was given to nobody else (I6), but not to a name that is taken", async () => {
   const folder = temporaryFolder();
-  const first = await startController(folder.path);
-  await makeSite(first, "dc1");
-  const { secret } = await makeToken(first, { site: "dc1" });
-  writeFileSync(join(folder.path, "backup"), await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  const { controller: first, secret } = await startWithSite(folder.path);
+  await saveBackup(first, join(folder.path, "backup"));
   const [forgotten, replaced] = await Promise.all(["forgotten", "replaced"].map((name) => newNode(first, secret, name)));
   if (forgotten === undefined || replaced === undefined) throw new Error("no nodes");
   const index = indexOf(forgotten);
   await first.close();
-  await restoreController({ data: join(folder.path, "data"), from: join(folder.path, "backup") });
-  const second = await startController(folder.path, { recoveryQuietMs: 600_000 });
+  const second = await startRestored(folder.path, join(folder.path, "backup"), { recoveryQuietMs: 600_000 });
   await call(second, "POST", "/v1/recovery/confirm", {});
   const token = (await makeToken(second, { site: "dc1" })).secret;
   const newcomer = await newNode(second, token, "newcomer");

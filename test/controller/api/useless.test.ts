@@ -1,10 +1,9 @@
 /** What nobody can use any more says so where people look: tokens of another time or of no site, and a node that is refused. */
-import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { restoreController, type RunningController } from "../../../controller/main.ts";
+import type { RunningController } from "../../../controller/main.ts";
 import type { Resource } from "../../../mesh/model/resources.ts";
-import { call, makeSite, makeToken, newNode, startController, temporaryFolder } from "../harness.ts";
+import { call, makeSite, makeToken, newNode, saveBackup, startController, startRestored, startWithSite, temporaryFolder } from "../harness.ts";
 
 const stateOf = async (controller: RunningController, name: string): Promise<string | undefined> =>
   (await call<Resource<"JoinToken">>(controller, "GET", `/v1/resources/jointokens/${name}`)).status?.state;
@@ -26,10 +25,9 @@ test("a token of a deleted site, and one from before a restore, are not called A
   expect(await stateOf(first, "gone")).toBe("Active");
 
   const backup = join(folder.path, "backup");
-  writeFileSync(backup, await call<Buffer>(first, "GET", "/v1/backup"), { mode: 0o600 });
+  await saveBackup(first, backup);
   await first.close();
-  await restoreController({ data: join(folder.path, "data"), from: backup });
-  const second = await startController(folder.path);
+  const second = await startRestored(folder.path, backup);
   await call(second, "POST", "/v1/recovery/confirm", {});
   expect([await stateOf(second, "kept"), await stateOf(second, "gone-2")]).toEqual(["Void", "Revoked"]);
   await makeToken(second, { site: "kept" });
@@ -57,9 +55,8 @@ test.each([
 
 test("a revoked node says that it is, and not that nobody hears it", async () => {
   const folder = temporaryFolder();
-  const controller = await startController(folder.path);
-  await makeSite(controller, "dc1");
-  await newNode(controller, (await makeToken(controller, { site: "dc1" })).secret, "one");
+  const { controller, secret } = await startWithSite(folder.path);
+  await newNode(controller, secret, "one");
   const ready = expect.objectContaining({ type: "Ready", status: "False", reason: "CertificateRevoked" }) as unknown;
   expect(await call(controller, "POST", "/v1/nodes/one/revoke")).toMatchObject({
     status: { conditions: expect.arrayContaining([ready]) as unknown },

@@ -1,42 +1,61 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { ensureNetwork } from "../../../controller/first-start.ts";
 import { POOL_KEY } from "../../../controller/reconcile/keys.ts";
 import { openSeals } from "../../../controller/pki/seals.ts";
 import type { Principal } from "../../../controller/pki/principal.ts";
 import type { Events } from "../../../controller/reconcile/events.ts";
-import { openMirror } from "../../../controller/reconcile/mirror.ts";
-import { openRecovery } from "../../../controller/reconcile/recovery.ts";
+import { type Mirror, openMirror } from "../../../controller/reconcile/mirror.ts";
+import { openRecovery, type Recovery, type RecoveryOptions } from "../../../controller/reconcile/recovery.ts";
 import { openSqliteStore } from "../../../controller/store/sqlite.ts";
+import type { Store } from "../../../controller/store/types.ts";
 import { IsthmusError } from "../../../mesh/errors.ts";
 import type { NodeName } from "../../../mesh/model/scalars.ts";
 import type { AgentHello, Position } from "../../../mesh/model/wire.ts";
 import type { AllocationState } from "../../../mesh/net/allocate.ts";
 import { temporaryFolder } from "../harness.ts";
 
-test("a Recovery that a full disk kept from beginning begins when the agent calls again", async () => {
-  const folder = temporaryFolder();
-  const store = openSqliteStore(join(folder.path, "store.db"));
-  const mirror = await openMirror(store, (error) => {
+let folder: { path: string; remove: () => void };
+let store: Store;
+let mirror: Mirror;
+beforeEach(async () => {
+  folder = temporaryFolder();
+  store = openSqliteStore(join(folder.path, "store.db"));
+  mirror = await openMirror(store, (error) => {
     throw error;
   });
-  const seals = openSeals(join(folder.path, "pki"));
-  let full = true;
-  const recovery = await openRecovery({
-    store: {
-      ...store,
-      raise: (to) => (full ? Promise.reject(new IsthmusError("DiskFull", "no space left")) : store.raise(to)),
-    },
+});
+afterEach(async () => {
+  await mirror.close();
+  await store.close();
+  folder.remove();
+});
+
+const sealsHere = () => openSeals(join(folder.path, "pki"));
+
+function open(options: Partial<RecoveryOptions> = {}): Promise<Recovery> {
+  return openRecovery({
+    store,
     mirror,
     events: { record: () => {} } as unknown as Events,
-    now: () => 0,
+    now: Date.now,
     newUid: () => "uid",
     cause: "the store was restored",
-    seals,
+    seals: sealsHere(),
     surplus: () => new Map(),
     probe: () => {},
     onChange: () => {},
+    ...options,
+  });
+}
+
+test("a Recovery that a full disk kept from beginning begins when the agent calls again", async () => {
+  const seals = sealsHere();
+  let full = true;
+  const recovery = await open({
+    store: { ...store, raise: (to) => (full ? Promise.reject(new IsthmusError("DiskFull", "no space left")) : store.raise(to)) },
+    seals,
   });
   const { recovering: _, ...position } = await store.state();
   const ahead: Position = { ...position, revision: position.revision + 7 };
@@ -57,35 +76,13 @@ test("a Recovery that a full disk kept from beginning begins when the agent call
   full = false;
   await recovery.onHello(hello, principal);
   expect(recovery).toMatchObject({ active: true, cause: "node ahead has seen a newer state than this store holds: writes were lost" });
-  await mirror.close();
-  await store.close();
-  folder.remove();
 });
 
 test("setting the controller's clock ends no Recovery before its quiet time", async () => {
-  const folder = temporaryFolder();
-  const store = openSqliteStore(join(folder.path, "store.db"));
   await store.raise({ recovering: true });
-  const mirror = await openMirror(store, (error) => {
-    throw error;
-  });
   let now = Date.now();
-  const open = (quietMs: number) =>
-    openRecovery({
-      store,
-      mirror,
-      events: { record: () => {} } as unknown as Events,
-      now: () => now,
-      newUid: () => "uid",
-      cause: "the store was restored",
-      seals: openSeals(join(folder.path, "pki")),
-      surplus: () => new Map(),
-      probe: () => {},
-      onChange: () => {},
-      quietMs,
-    });
-  const patient = await open(3_600_000);
-  const hasty = await open(-1);
+  const patient = await open({ now: () => now, quietMs: 3_600_000 });
+  const hasty = await open({ now: () => now, quietMs: -1 });
   now += 24 * 3_600_000;
   await patient.check();
   expect(patient.active).toBe(true);
@@ -93,32 +90,17 @@ test("setting the controller's clock ends no Recovery before its quiet time", as
   now -= 48 * 3_600_000;
   await hasty.check();
   expect(hasty.active).toBe(false);
-  await mirror.close();
-  await store.close();
-  folder.remove();
 });
 
 test("a Recovery that a full disk keeps from ending leaves one gap of indexes, and two who end it at once end it once", async () => {
-  const folder = temporaryFolder();
-  const store = openSqliteStore(join(folder.path, "store.db"));
   await store.raise({ recovering: true });
-  const mirror = await openMirror(store, (error) => {
-    throw error;
-  });
   await ensureNetwork(store, mirror, { now: Date.now, newUid: () => "uid", randomBytes }, {});
   let full = true;
   const told: string[] = [];
   const changes: boolean[] = [];
-  const recovery = await openRecovery({
+  const recovery = await open({
     store: { ...store, raise: (to) => (full ? Promise.reject(new IsthmusError("DiskFull", "no space left")) : store.raise(to)) },
-    mirror,
     events: { record: (_node: unknown, { reason }: { reason: string }) => told.push(reason) } as unknown as Events,
-    now: Date.now,
-    newUid: () => "uid",
-    cause: "the store was restored",
-    seals: openSeals(join(folder.path, "pki")),
-    surplus: () => new Map(),
-    probe: () => {},
     onChange: (active) => changes.push(active),
     quietMs: -1,
   });
@@ -132,7 +114,4 @@ test("a Recovery that a full disk keeps from ending leaves one gap of indexes, a
   full = false;
   await Promise.all([recovery.check(), recovery.confirm(), recovery.check()]);
   expect({ active: recovery.active, told, changes, next: await next() }).toEqual({ active: false, told: ["Recovered"], changes: [false], next: gap });
-  await mirror.close();
-  await store.close();
-  folder.remove();
 });
