@@ -177,7 +177,8 @@ function hexOf(hash: Hash64): string {
 }
 
 // Two 32-bit multiplicative lanes over UTF-16 code units, finished as in MurmurHash3 (the constants are those of the public
-// domain "cyrb53" and of MurmurHash3's fmix32). Not for security: both ends are authenticated, this finds faults.
+// domain "cyrb53" and of MurmurHash3's fmix32). Not for security: both ends are authenticated, this finds faults. The lanes are
+// registers, not memory: each hash begins with `seed` and none is interrupted.
 let laneA = 0;
 let laneB = 0;
 

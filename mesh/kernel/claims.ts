@@ -30,15 +30,17 @@ interface Claim {
   readonly table: number | undefined;
 }
 
-let last: { plan: Plan; host: HostFacts; lan: string; claims: Claims } | undefined;
+/** What was found last for a plan, for as long as that plan lives. */
+const found = new WeakMap<Plan, { readonly host: HostFacts; readonly lan: string; readonly claims: Claims }>();
 
 /** The same plan, host and LAN choices give the same object: elections change often, claims do not. */
 export function claimsOf(input: Pick<DesiredInput, "plan" | "host" | "lanChoices">): Claims {
   const lan = JSON.stringify([...input.lanChoices].sort(([a], [b]) => (a < b ? -1 : 1)));
-  if (last?.plan !== input.plan || last.host !== input.host || last.lan !== lan) {
-    last = { plan: input.plan, host: input.host, lan, claims: resolve(input) };
-  }
-  return last.claims;
+  const last = found.get(input.plan);
+  if (last?.host === input.host && last.lan === lan) return last.claims;
+  const claims = resolve(input);
+  found.set(input.plan, { host: input.host, lan, claims });
+  return claims;
 }
 
 /** Whether this node is a gateway of the path: it then uses its own uplink and routes nothing. */

@@ -1,5 +1,5 @@
 /** What no plan may cut off (I9), and the overlay's own ranges. */
-import type { Plan } from "../model/plan.ts";
+import type { NetworkPlan, Plan } from "../model/plan.ts";
 import type { Cidr, IpAddress } from "../model/scalars.ts";
 import { contains, formatCidr, hostCidr, overlaps, parseCidr, splitEndpoint, type ParsedCidr } from "../net/ip.ts";
 import { PrefixMap } from "./prefixes.ts";
@@ -42,13 +42,17 @@ export function connectedPrefixes(host: HostFacts): PrefixMap<string> {
   return map;
 }
 
-let last: Protections | undefined;
+/** What was made last in a network, for as long as its plan lives: plans and host facts change much more often than what they protect. */
+const made = new WeakMap<NetworkPlan, Protections>();
 
 /** The same object while the same is protected: it remembers what it said of each of 2,000 destinations. */
 export function protections(plan: Plan, host: HostFacts): Protections {
   const entries = protectedPrefixes(plan, host);
-  if (last === undefined || !sameEntries(last.entries, entries)) last = { over: lookUp(entries), entries };
-  return last;
+  const last = made.get(plan.network);
+  if (last !== undefined && sameEntries(last.entries, entries)) return last;
+  const protections = { over: lookUp(entries), entries };
+  made.set(plan.network, protections);
+  return protections;
 }
 
 function sameEntries(a: Protections["entries"], b: Protections["entries"]): boolean {

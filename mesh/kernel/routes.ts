@@ -2,7 +2,7 @@
  * Routes: the overlay table with its fallbacks and throws, the flow table of each link, the way back out of `ismgw0`,
  * and LAN routes in the table that the intent names.
  */
-import { MAIN_TABLE, type PathId } from "../model/plan.ts";
+import { MAIN_TABLE, type NetworkPlan, type PathId } from "../model/plan.ts";
 import type { Cidr, IpAddress, NodeName } from "../model/scalars.ts";
 import { compareCidr, familyOf, hostCidr, type ParsedCidr } from "../net/ip.ts";
 import { clientLinkAddress, gatewayLinkAddress, meshAddress, meshRanges, type AddressPair } from "../net/overlay.ts";
@@ -17,7 +17,9 @@ import { deviceOf, isMeshPeer } from "./topology.ts";
 import { OVERLAY_TABLE, RETURN_TABLE, routeKey, type DesiredInput, type HostFacts, type Route } from "./types.ts";
 import { isGateway, LEAST_V6_MTU, linkCarriesV6, overlayMtu } from "./wireguard.ts";
 
-let last: { claims: Claims; network: unknown; key: string; routes: ReadonlyMap<string, Route>; made: MadeRoutes } | undefined;
+/** What was made last: of one plan's claims the whole, of one network the single routes. Each for as long as its key lives. */
+const ofClaims = new WeakMap<Claims, { readonly key: string; readonly routes: ReadonlyMap<string, Route> }>();
+const ofNetwork = new WeakMap<NetworkPlan, MadeRoutes>();
 
 /**
  * A failover changes groups, not routes: the same map comes back, and the diff of 2,000 routes costs nothing. Where one of them
@@ -35,20 +37,22 @@ export function desiredRoutes(input: DesiredInput, claims: Claims, groups: Group
   const small = carriesV6 ? new Set([...input.links.keys()].filter((name) => !linkCarriesV6(input, name))) : new Set<NodeName>();
   const narrow = [...(input.pathMtu ?? [])].filter(([name]) => name !== input.measuring);
   const key = JSON.stringify([ends, [...groups.byPath], underlay, plan.self.index, isGateway(input), hasV6(host), carriesV6, [...small], narrow]);
-  if (last?.claims !== claims || last.network !== plan.network || last.key !== key) {
-    const routes = [
-      ...overlayRoutes(input, claims, groups),
-      ...linkRoutes(input, ends),
-      ...flowRoutes(input, ends),
-      ...narrowRoutes(input, narrow),
-      ...lanRoutes(input, claims),
-    ];
-    const fits = v6Fits(input, groups, small);
-    const usable = routes.filter((route) => route.family === 4 || (hasV6(host) && (!overLink(route) || (carriesV6 && fits(route)))));
-    const made = madeOf(usable, last?.made);
-    last = { claims, network: plan.network, key, routes: sorted(made), made };
-  }
-  return last.routes;
+  const last = ofClaims.get(claims);
+  if (last?.key === key) return last.routes;
+  const all = [
+    ...overlayRoutes(input, claims, groups),
+    ...linkRoutes(input, ends),
+    ...flowRoutes(input, ends),
+    ...narrowRoutes(input, narrow),
+    ...lanRoutes(input, claims),
+  ];
+  const fits = v6Fits(input, groups, small);
+  const usable = all.filter((route) => route.family === 4 || (hasV6(host) && (!overLink(route) || (carriesV6 && fits(route)))));
+  const made = madeOf(usable, ofNetwork.get(plan.network));
+  ofNetwork.set(plan.network, made);
+  const routes = sorted(made);
+  ofClaims.set(claims, { key, routes });
+  return routes;
 }
 
 /**

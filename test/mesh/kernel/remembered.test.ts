@@ -109,6 +109,13 @@ describe("what the kernel's desired state remembers", () => {
     );
   });
 
+  it("is still there after a question about another plan, as a diff asks it", () => {
+    const step = { ...BASE, web: ["34.0.0.0/8"], lan: ["198.51.100.0/25"] };
+    const before = desiredKernel(inputOf(step)).state;
+    desiredKernel(inputOf({ ...step, other: ["203.0.113.0/24"] }));
+    expect(desiredKernel(inputOf(step)).state.routes).toBe(before.routes);
+  });
+
   it("keeps the routes of all other destinations as they are when one of them changes", () => {
     const many = Array.from({ length: 50 }, (_, i) => `100.64.0.${i}/32`);
     const step = { ...BASE, web: many, lan: many.map((one) => one.replace("100.64", "198.18")) };
