@@ -16,13 +16,18 @@ const ATTEMPTS = 20;
 
 /**
  * Runs `work` on a draft and commits it; where another writer came between, runs it again on the newer state. Resolves
- * with the revision and the result once the mirror holds it.
+ * with the revision and the result once the mirror holds it. @param more what the transaction does beside it
  */
-export async function commit<T>(store: Store, mirror: Mirror, work: (draft: Draft) => T): Promise<{ revision: number; result: T }> {
+export async function commit<T>(
+  store: Store,
+  mirror: Mirror,
+  work: (draft: Draft) => T,
+  more: Pick<Transaction, "recovering"> = {},
+): Promise<{ revision: number; result: T }> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const { draft, transaction } = newDraft(mirror);
     const result = work(draft);
-    const outcome = await store.txn(transaction());
+    const outcome = await store.txn({ ...transaction(), ...more });
     if (outcome.ok) {
       await mirror.at(outcome.revision);
       return { revision: outcome.revision, result };

@@ -124,8 +124,6 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
   let reported = new Set<string>();
   let beginning: Promise<void> = Promise.resolve();
   let ending: Promise<void> | undefined;
-  /** An end that failed after it left the gap is tried again, and each gap takes of what is left. */
-  let gapLeft = false;
 
   async function begin(seen: Position, who: string): Promise<void> {
     state = await store.state();
@@ -139,7 +137,6 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
     if (active) return;
     active = true;
     cause = `node ${who} has seen a newer state than this store holds: writes were lost`;
-    gapLeft = false;
     reported = new Set();
     events.record(undefined, {
       type: "Warning",
@@ -163,7 +160,6 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
       }),
     );
     lastNews = performance.now();
-    gapLeft = false;
     const granted = grantsOf(node);
     const issued = new Date(new X509Certificate(principal.certificate).validToDate.getTime() - NODE_DAYS * DAY_MS).toISOString();
     const since =
@@ -201,13 +197,15 @@ export async function openRecovery(options: RecoveryOptions): Promise<Recovery> 
 
   async function finish(how: string): Promise<void> {
     if (!active) return;
-    if (!gapLeft) await commit(store, mirror, (draft) => leaveGap(draft, now()));
-    gapLeft = true;
     const lineages = new Set(foreign.values());
     await store.note(new Map([...lineages].map((lineage) => [SUPERSEDED + lineage, new Date(now()).toISOString()])));
     for (const lineage of lineages) superseded.add(lineage);
     foreign.clear();
-    state = await store.raise({ recovering: false });
+    // One transaction: an end that has to be tried again would leave a gap each time, and each takes of what is left.
+    await commit(store, mirror, (draft) => leaveGap(draft, now()), { recovering: false });
+    state = await store.state();
+    // An agent that has seen still more came between.
+    if (state.recovering) return;
     active = false;
     events.record(undefined, { type: "Normal", reason: "Recovered", message: how, about: "controller" });
     onChange(false);

@@ -92,7 +92,7 @@ export function openSqliteStore(file: string): SqliteStore {
 
   let publish: (event: WatchEvent) => void = () => {};
 
-  function apply({ compare = [], put = [], delete: remove = [] }: Transaction): TransactionResult {
+  function apply({ compare = [], put = [], delete: remove = [], recovering = state.recovering }: Transaction): TransactionResult {
     for (const { key, revision } of compare) {
       if (Number(sql.get.get(key)?.["revision"] ?? 0) !== revision) return { ok: false, conflict: key };
     }
@@ -109,6 +109,10 @@ export function openSqliteStore(file: string): SqliteStore {
       if (sql.delete.run(key).changes === 0) continue;
       sql.log.run(revision, key, null);
       changes.push({ key, revision });
+    }
+    if (recovering !== state.recovering) {
+      sql.setMeta.run("recovering", Number(recovering));
+      state = { ...state, recovering };
     }
     if (changes.length > 0) {
       sql.setMeta.run("revision", revision);

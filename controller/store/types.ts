@@ -25,6 +25,8 @@ export interface Transaction {
   readonly put?: readonly { readonly key: string; readonly value: unknown }[];
   /** Deleting what is absent succeeds. */
   readonly delete?: readonly string[];
+  /** Whether the store recovers after it. */
+  readonly recovering?: boolean;
 }
 
 /** `revision` is the store's revision after it. A transaction that changes nothing raises no revision. */

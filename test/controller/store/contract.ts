@@ -127,6 +127,20 @@ export function storeContract(name: string, backend: Backend): void {
       expect(await store.txn({ put: [{ key: "a", value: 1 }] })).toEqual({ ok: true, revision: 101 });
     });
 
+    test("a transaction ends a Recovery together with what it writes, also when that is nothing, and not when it loses", async () => {
+      await store.raise({ recovering: true });
+      expect(await store.txn({ compare: [{ key: "a", revision: 7 }], recovering: false })).toMatchObject({ ok: false });
+      expect(await store.txn({ put: [{ key: "a", value: 1 }] })).toMatchObject({ ok: true });
+      expect(await store.state()).toMatchObject({ recovering: true });
+      expect(await store.txn({ put: [{ key: "a", value: 2 }], recovering: false })).toEqual({ ok: true, revision: 2 });
+      await store.close();
+      store = await backend.open();
+      expect(await store.state()).toMatchObject({ recovering: false, revision: 2 });
+      await store.raise({ recovering: true });
+      expect(await store.txn({ recovering: false })).toEqual({ ok: true, revision: 2 });
+      expect(await store.state()).toMatchObject({ recovering: false });
+    });
+
     test("a number that could no longer be counted up from is refused, and what was asked beside it is done", async () => {
       const [absurd, beside] = await Promise.allSettled([
         store.raise({ revision: Number.MAX_SAFE_INTEGER }),
