@@ -1,6 +1,6 @@
 /** Joining: keys made here, one request, the answer kept. Trying again with the same keys changes nothing. */
 import { hostname } from "node:os";
-import { IsthmusError, asIsthmusError } from "../mesh/errors.ts";
+import { type FieldFault, IsthmusError, asIsthmusError } from "../mesh/errors.ts";
 import { Cidr, Endpoint, NodeName } from "../mesh/model/scalars.ts";
 import { parseJoinToken } from "../mesh/model/token.ts";
 import { type JoinRequest, JoinResponse } from "../mesh/model/wire.ts";
@@ -32,8 +32,7 @@ const ROUNDS = 4;
 export async function join(at: Places, options: JoinOptions, log: (line: string) => void, signal: AbortSignal): Promise<Identity> {
   const token = parseJoinToken(options.token);
   const name = nodeName(options.name ?? hostname());
-  const manualEndpoints = checked("--endpoint", options.endpoints ?? [], Endpoint);
-  const advertise = checked("--advertise", options.advertise ?? [], Cidr);
+  const { manualEndpoints, advertise } = checkedFlags(options);
   prepareDirectories(at, log);
   checkModes(at);
   const before = readIdentity(at);
@@ -148,16 +147,21 @@ function nodeName(text: string): NodeName {
   });
 }
 
-function checked<T>(
-  flag: string,
-  values: readonly string[],
-  schema: { safeParse(value: unknown): { success: true; data: T } | { success: false; error: { issues: { message: string }[] } } },
-): T[] {
-  return values.map((value) => {
-    const parsed = schema.safeParse(value);
-    if (parsed.success) return parsed.data;
-    throw new IsthmusError("Invalid", `${flag} ${JSON.stringify(value)}: ${parsed.error.issues[0]?.message ?? "not valid"}`, {
-      faults: [{ path: flag, message: parsed.error.issues[0]?.message ?? "not valid", value }],
+interface Schema<T> {
+  safeParse(value: unknown): { success: true; data: T } | { success: false; error: { issues: { message: string }[] } };
+}
+
+/** @throws {IsthmusError} Invalid, with every fault at its flag */
+function checkedFlags({ endpoints = [], advertise = [] }: JoinOptions): { readonly manualEndpoints: Endpoint[]; readonly advertise: Cidr[] } {
+  const faults: FieldFault[] = [];
+  const checked = <T>(path: string, values: readonly string[], schema: Schema<T>): T[] =>
+    values.flatMap((value) => {
+      const parsed = schema.safeParse(value);
+      if (parsed.success) return [parsed.data];
+      faults.push({ path, message: parsed.error.issues[0]?.message ?? "not valid", value });
+      return [];
     });
-  });
+  const flags = { manualEndpoints: checked("--endpoint", endpoints, Endpoint), advertise: checked("--advertise", advertise, Cidr) };
+  if (faults.length > 0) throw new IsthmusError("Invalid", "this machine cannot join with these flags", { faults });
+  return flags;
 }

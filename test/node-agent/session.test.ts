@@ -172,10 +172,14 @@ describe("join", () => {
   test("a token cut short, a bad name and a bad endpoint are told apart", async () => {
     expect((await failureOf(joinWith(tokenFor(["h:1"]).slice(0, -3)))).code).toBe("TokenMalformed");
     expect((await failureOf(joinWith(tokenFor(["h:1"]), "Not_A_Name"))).code).toBe("Invalid");
-    expect(
-      (await failureOf(join(at, { token: tokenFor(["h:1"]), name: "a", endpoints: ["nonsense"], found: [] }, () => {}, AbortSignal.timeout(5_000))))
-        .faults[0],
-    ).toMatchObject({ path: "--endpoint", value: "nonsense" });
+    const flags = { endpoints: ["203.0.113.5:51820", "nonsense"], advertise: ["10.0.0.1/8"] };
+    const error = await failureOf(join(at, { token: tokenFor(["h:1"]), name: "a", ...flags, found: [] }, () => {}, AbortSignal.timeout(5_000)));
+    // Each said once, with its flag: the headline repeats none of them.
+    expect(error).toMatchObject({ code: "Invalid", message: "this machine cannot join with these flags" });
+    expect(error.faults).toEqual([
+      { path: "--endpoint", value: "nonsense", message: expect.stringContaining("ADDR:PORT") as string },
+      { path: "--advertise", value: "10.0.0.1/8", message: expect.stringContaining("10.0.0.0/8") as string },
+    ]);
   });
 
   test("nobody answers: the error names the address", async () => {
