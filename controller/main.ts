@@ -189,6 +189,7 @@ export async function runController(options: ControllerOptions): Promise<Running
       issuers: authority.issuers,
       mirror: () => mirror,
       now,
+      monotonic,
       log: (message, detail = {}) => log.error(detail, message),
     });
     const services: Services = {

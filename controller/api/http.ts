@@ -16,6 +16,7 @@ import { canonicalIp } from "../../mesh/net/ip.ts";
 import type { IpAddress } from "../../mesh/model/scalars.ts";
 import { principalOf, type AdminRole, type Principal } from "../pki/principal.ts";
 import type { Mirror } from "../reconcile/mirror.ts";
+import { limitStrangers } from "./strangers.ts";
 
 const HANDSHAKE_MS = 20_000;
 /** Until a request has come whole, from its connection or the request before. Answers and upgraded connections last as long as they like. */
@@ -40,8 +41,12 @@ export interface HttpOptions {
   readonly mirror: () => Mirror;
   readonly now: () => number;
   readonly log: (message: string, detail?: object) => void;
+  /** Milliseconds of a clock that nobody sets. */
+  readonly monotonic: () => number;
   /** Milliseconds until a request has come whole; shorter in tests. */
   readonly requestMs?: number;
+  /** Open connections of one address without a certificate; fewer in tests. */
+  readonly strangers?: number;
 }
 
 declare module "fastify" {
@@ -113,6 +118,8 @@ export function createListeners(options: HttpOptions): Listeners {
     return reply.status(error.http).send(error.toJSON());
   });
   if (https === undefined || unix === undefined) throw new IsthmusError("Internal", "the listeners were not made");
+  const { monotonic, log, strangers } = options;
+  limitStrangers(https, { addressOf: remoteAddress, monotonic, log, ...(strangers === undefined ? {} : { most: strangers }) });
   return { app, https, unix };
 }
 

@@ -70,8 +70,8 @@ export function createJoinLimit(monotonic: () => number): JoinLimit {
   };
 }
 
-/** A machine has a whole /64 of IPv6 addresses to call from. */
-function whose(address: IpAddress): string {
+/** What limits are kept by: a machine has a whole /64 of IPv6 addresses to call from. */
+export function whose(address: IpAddress): string {
   return address.includes(":") ? String(parseIp(address).value >> 64n) : address;
 }
 

@@ -36,6 +36,7 @@ test("a renewed certificate takes effect at once, and still no session is resume
     issuers: authority.issuers,
     mirror: () => ({}) as Mirror,
     now: () => now,
+    monotonic: () => 0,
     log: () => {},
   });
   app.get("/healthz", () => "ok");

@@ -1,28 +1,27 @@
+import "reflect-metadata";
 import { once } from "node:events";
 import { join } from "node:path";
-import { connect, type TLSSocket } from "node:tls";
+import { connect, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { Pkcs10CertificateRequest } from "@peculiar/x509";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { createListeners, listenTcp, type Listeners } from "../../../controller/api/http.ts";
-import { openAuthority } from "../../../controller/pki/authority.ts";
+import { createListeners, listenTcp, type HttpOptions, type Listeners } from "../../../controller/api/http.ts";
+import { openAuthority, type Authority } from "../../../controller/pki/authority.ts";
 import type { Mirror } from "../../../controller/reconcile/mirror.ts";
-import { eventually, temporaryFolder } from "../harness.ts";
+import { eventually, makeKeys, temporaryFolder } from "../harness.ts";
+
+/** Connections of one address without a certificate. */
+const MOST = 6;
 
 let folder: ReturnType<typeof temporaryFolder>;
 let listeners: Listeners;
+let authority: Authority;
 let port = 0;
+let said: string[] = [];
 
 beforeEach(async () => {
   folder = temporaryFolder();
-  const authority = await openAuthority({ folder: join(folder.path, "pki"), name: "c", hosts: ["127.0.0.1"], now: Date.now });
-  listeners = createListeners({
-    ...authority.server,
-    roots: authority.roots,
-    issuers: authority.issuers,
-    mirror: () => ({}) as Mirror,
-    now: Date.now,
-    log: () => {},
-    requestMs: 1_000,
-  });
+  said = [];
+  authority = await openAuthority({ folder: join(folder.path, "pki"), name: "c", hosts: ["127.0.0.1"], now: Date.now });
 });
 
 afterEach(async () => {
@@ -30,6 +29,19 @@ afterEach(async () => {
   listeners.https.close();
   folder.remove();
 });
+
+function make(more: Pick<HttpOptions, "requestMs" | "strangers">): void {
+  listeners = createListeners({
+    ...authority.server,
+    roots: authority.roots,
+    issuers: authority.issuers,
+    mirror: () => ({ get: () => undefined }) as unknown as Mirror,
+    now: Date.now,
+    monotonic: () => 0,
+    log: (message) => void said.push(message),
+    ...more,
+  });
+}
 
 async function listen(): Promise<void> {
   await listeners.app.ready();
@@ -40,19 +52,33 @@ interface Caller {
   readonly socket: TLSSocket;
   readonly heard: () => string;
   readonly gone: () => boolean;
+  /** Whether its handshake was answered. */
+  readonly secured: () => boolean;
 }
 
-function call(text: string): Caller {
+function call(text: string, more: ConnectionOptions & { readonly localAddress?: string } = {}): Caller {
   let heard = "";
   let gone = false;
-  const socket = connect({ host: "127.0.0.1", port, rejectUnauthorized: false }, () => socket.write(text));
+  let secured = false;
+  const socket = connect({ host: "127.0.0.1", port, rejectUnauthorized: false, ...more }, () => {
+    secured = true;
+    socket.write(text);
+  });
   socket.on("data", (data: Buffer) => (heard += data.toString()));
   socket.on("error", () => {});
   socket.on("close", () => (gone = true));
-  return { socket, heard: () => heard, gone: () => gone };
+  return { socket, heard: () => heard, gone: () => gone, secured: () => secured };
+}
+
+/** A node's. */
+async function certificate(): Promise<{ key: string; cert: string }> {
+  const { key, csr } = await makeKeys("a");
+  const { publicKey } = new Pkcs10CertificateRequest(csr);
+  return { key, cert: await authority.issue({ role: "node", name: "a" }, publicKey, 1) };
 }
 
 test("who does not finish a request is not waited for; streams and upgraded connections last", async () => {
+  make({ requestMs: 1_000 });
   const { app, https } = listeners;
   app.get("/healthz", (_request, reply) => {
     reply.hijack();
@@ -86,4 +112,36 @@ test("who does not finish a request is not waited for; streams and upgraded conn
   upgraded.socket.destroy();
   stream.socket.destroy();
   await closed;
+});
+
+test("one address opens so many connections without a certificate, and no more; others come in, and so do those that have one", async () => {
+  make({ strangers: MOST });
+  listeners.app.get("/healthz", (_request, reply) => {
+    reply.hijack();
+    reply.raw.writeHead(200);
+    reply.raw.write("here\n");
+  });
+  await listen();
+  const certified = await certificate();
+  const known = Array.from({ length: 2 }, () => call("GET /healthz HTTP/1.1\r\nhost: c\r\n\r\n", certified));
+  await eventually(() => expect(known.map(({ heard }) => heard().includes("here"))).toEqual([true, true]));
+  const first = Array.from({ length: MOST }, () => call(""));
+  await eventually(() => expect(first.map(({ secured }) => secured())).toEqual(first.map(() => true)));
+  expect(said).toEqual([]);
+
+  const [more, again] = [call(""), call("")];
+  await eventually(() => expect([more.gone(), again.gone()]).toEqual([true, true]));
+  expect([more.secured(), again.secured()]).toEqual([false, false]);
+  expect(said).toEqual([expect.stringContaining("too many are open from one address")]);
+  const elsewhere = call("", { localAddress: "127.0.0.2" });
+  await eventually(() => expect(elsewhere.secured()).toBe(true));
+  expect(known.map(({ gone }) => gone())).toEqual([false, false]);
+
+  // A place is free once a connection has ended, however it did.
+  first[0]?.socket.destroy();
+  await eventually(async () => {
+    const next = call("");
+    await eventually(() => expect(next.secured() || next.gone()).toBe(true));
+    expect(next.secured()).toBe(true);
+  });
 });
