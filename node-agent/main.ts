@@ -5,7 +5,7 @@ import { flushCompileCache } from "node:module";
 import { basename, join as joinPath } from "node:path";
 import { asIsthmusError, errorFromBody, IsthmusError } from "../mesh/errors.ts";
 import { runNode } from "./agent.ts";
-import { learnedMtu, pingUndivided } from "./drivers/path-mtu.ts";
+import { createPingUndivided, learnedMtu } from "./drivers/path-mtu.ts";
 import { pause } from "./backoff.ts";
 import { run as exec } from "./drivers/exec.ts";
 import { hostServices } from "./drivers/host-facts.ts";
@@ -105,7 +105,7 @@ export async function runAgent(options: CommonOptions): Promise<void> {
   try {
     const kernel = kernelOf(at, log);
     const ended = await runNode(
-      { at, identity, kernel, routeGet, pingUndivided, learnedMtu, services: hostServices, lookup: lookupAll, log },
+      { at, identity, kernel, routeGet, pingUndivided: createPingUndivided(), learnedMtu, services: hostServices, lookup: lookupAll, log },
       signal,
     );
     if (ended === "removed") {

@@ -8,13 +8,16 @@ import { ipJson } from "./ip.ts";
 /** IPv4 and ICMP header. */
 const HEADERS = 28;
 
-/** A shell of its own: a ping waits for more than a second, and nobody else shall. */
-const ask = standBy();
+type PingUndivided = (address: IpAddress, bytes: number, tries: number, signal: AbortSignal) => Promise<boolean>;
 
-export async function pingUndivided(address: IpAddress, bytes: number, tries: number, signal: AbortSignal): Promise<boolean> {
-  const size = ["-M", "do", "-s", String(bytes - HEADERS)];
-  const { ok } = await ask("ping", ["-n", "-q", "-c", String(tries), "-i", "0.2", "-W", "1", ...size, address], signal);
-  return ok;
+/** With a shell of its own: a ping waits for more than a second, and nobody else shall. */
+export function createPingUndivided(): PingUndivided {
+  const ask = standBy();
+  return async (address, bytes, tries, signal) => {
+    const size = ["-M", "do", "-s", String(bytes - HEADERS)];
+    const { ok } = await ask("ping", ["-n", "-q", "-c", String(tries), "-i", "0.2", "-W", "1", ...size, address], signal);
+    return ok;
+  };
 }
 
 /** The way of WireGuard's own packets, which carry its mark. */
