@@ -26,11 +26,11 @@ export function resolveTopology(file: TopologyFile, fail: Fail): Topology {
     return { name: "eth0", segment: WAN, address: link.address, bits: 30, peer: link.peer };
   };
   const draft: Draft = { hosts: [], fail, wanNic };
-  for (const [i, host] of file.internet.entries())
-    addPublic(draft, host.name, "internet", host.address, `internet.${i}.address`, { prefixes: host.prefixes });
+  for (const host of file.internet)
+    addPublic(draft, host.name, "internet", host.address, `internet.${host.name}.address`, { prefixes: host.prefixes });
   addPublic(draft, file.controller.name, "controller", file.controller.address, "controller.address");
-  for (const [i, site] of file.sites.entries()) addSite(draft, site, `sites.${i}`);
-  for (const [i, vpc] of file.vpcs.entries()) addVpc(draft, vpc, `vpcs.${i}`);
+  for (const site of file.sites) addSite(draft, site, `sites.${site.name}`);
+  for (const vpc of file.vpcs) addVpc(draft, vpc, `vpcs.${vpc.name}`);
   const segments = [...file.sites.filter((site) => site.lan !== undefined), ...file.vpcs].map((place): string => place.name);
   const { hosts } = draft;
   const names = hosts.map((host) => host.name);
@@ -50,46 +50,49 @@ function addSite(draft: Draft, site: SiteEntry, path: string): void {
   const nodes = site.nodes.flatMap(expand);
   if (site.lan !== undefined) return addLan(draft, site, site.lan, nodes, path);
   if (site.machines.length > 0) draft.fail(`${path}.machines`, "need the site to have a lan");
-  for (const node of nodes) addPublic(draft, node.name, "node", node.address, `${path}.nodes`, { site: site.name, labels: node.labels ?? {} });
+  for (const node of nodes)
+    addPublic(draft, node.name, "node", node.address, `${path}.nodes.${node.name}.address`, { site: site.name, labels: node.labels ?? {} });
 }
 
 /** A site behind NAT: its router, its nodes, and machines without an agent. */
 function addLan(draft: Draft, site: SiteEntry, { subnet, router }: NonNullable<SiteEntry["lan"]>, nodes: readonly NodeEntry[], path: string): void {
   const taken = [...nodes, ...site.machines].flatMap((entry) => entry.address ?? []);
   const lan = subnetAddress(subnet, taken);
-  const nicOf = (address: string | undefined): Nic => {
-    if (address !== undefined && !contains(subnet, address)) draft.fail(path, `${address} is not inside ${subnet}`);
+  const nicOf = (kind: "nodes" | "machines", { name, address }: { readonly name: string; readonly address?: string | undefined }): Nic => {
+    if (address !== undefined && !contains(subnet, address)) draft.fail(`${path}.${kind}.${name}.address`, `${address} is not inside ${subnet}`);
     return { name: "eth0", segment: site.name, address: address ?? lan.next(), bits: lan.bits };
   };
   const common = { site: site.name, labels: {}, routes: [], prefixes: [], gateway: lan.first };
   const wan = draft.wanNic(router.address, `${path}.lan.router.address`);
   const inside: Nic = { name: "eth1", segment: site.name, address: lan.first, bits: lan.bits };
   draft.hosts.push({ ...common, name: router.name, role: "router", nics: [wan, inside], gateway: wan.peer!, nat: router.nat });
-  for (const node of nodes) draft.hosts.push({ ...common, name: node.name, role: "node", labels: node.labels ?? {}, nics: [nicOf(node.address)] });
+  for (const node of nodes) draft.hosts.push({ ...common, name: node.name, role: "node", labels: node.labels ?? {}, nics: [nicOf("nodes", node)] });
   for (const machine of site.machines) {
     const routes = machine.routes.map(({ to, via }) => {
       const next = draft.hosts.find((host) => host.name === via)?.nics.find((nic) => nic.segment === site.name);
-      return { to, via: next?.address ?? draft.fail(`${path}.machines`, `${via} is not a node of this LAN`) };
+      return { to, via: next?.address ?? draft.fail(`${path}.machines.${machine.name}.routes`, `${via} is not a node of this LAN`) };
     });
-    draft.hosts.push({ ...common, name: machine.name, role: "machine", nics: [nicOf(machine.address)], routes });
+    draft.hosts.push({ ...common, name: machine.name, role: "machine", nics: [nicOf("machines", machine)], routes });
   }
 }
 
 /** A private network that public hosts share, with NAT routers on it. */
 function addVpc(draft: Draft, vpc: VpcEntry, path: string): void {
   const { bits } = subnetAddress(vpc.subnet, []);
-  const nicOf = (address: string): Nic => {
-    if (!contains(vpc.subnet, address)) draft.fail(path, `${address} is not inside ${vpc.subnet}`);
+  const nicOf = (address: string, where: string): Nic => {
+    if (!contains(vpc.subnet, address)) draft.fail(where, `${address} is not inside ${vpc.subnet}`);
     return { name: "eth1", segment: vpc.name, address, bits };
   };
   for (const [name, address] of Object.entries(vpc.members)) {
+    const where = `${path}.members.${name}`;
     const index = draft.hosts.findIndex((host) => host.name === name);
-    const host = draft.hosts[index] ?? draft.fail(`${path}.members.${name}`, "is not a node");
-    draft.hosts[index] = { ...host, nics: [...host.nics, nicOf(address)] };
+    const host = draft.hosts[index] ?? draft.fail(where, "is not a node");
+    draft.hosts[index] = { ...host, nics: [...host.nics, nicOf(address, where)] };
   }
   for (const router of vpc.routers) {
-    const wan = draft.wanNic(router.public, `${path}.routers`);
-    const nics = [wan, nicOf(router.address)];
+    const where = `${path}.routers.${router.name}`;
+    const wan = draft.wanNic(router.public, `${where}.public`);
+    const nics = [wan, nicOf(router.address, `${where}.address`)];
     draft.hosts.push({ name: router.name, role: "router", labels: {}, routes: [], prefixes: [], nics, gateway: wan.peer!, nat: "stable" });
   }
 }

@@ -91,11 +91,26 @@ export function parseTopology(text: string, from = "topology"): Topology {
   if (document === null || document === undefined) throw invalid(from, { faults: [{ path: "", message: "there is nothing in it" }] });
   const result = TopologyFile.safeParse(document);
   if (!result.success) {
-    throw invalid(from, { faults: result.error.issues.map((issue) => ({ path: issue.path.join("."), message: issue.message })) });
+    throw invalid(from, { faults: result.error.issues.map((issue) => ({ path: placeOf(document, issue.path), message: issue.message })) });
   }
   return resolveTopology(result.data, (path, message) => {
     throw invalid(from, { faults: [{ path, message }] });
   });
+}
+
+/** `sites.dc1.nodes.edge.address`: an entry of a list by its name, and by its number only where it has none. */
+function placeOf(document: unknown, path: readonly PropertyKey[]): string {
+  let at = document;
+  return path
+    .map((part) => {
+      at = isObject(at) ? at[part] : undefined;
+      return typeof part === "number" && isObject(at) && typeof at["name"] === "string" ? at["name"] : String(part);
+    })
+    .join(".");
+}
+
+function isObject(value: unknown): value is Record<PropertyKey, unknown> {
+  return typeof value === "object" && value !== null;
 }
 
 function invalid(from: string, detail: ErrorDetail): IsthmusError {

@@ -73,21 +73,28 @@ describe("a topology file", () => {
   });
 
   test.each([
-    ["an unknown field", "sites: [{name: a, kind: cloud, nods: []}]", "sites.0"],
-    ["a wrong kind", "sites: [{name: a, kind: moon}]", "sites.0.kind"],
-    ["host bits in a prefix", "sites: [{name: a, kind: onprem, lan: {subnet: 10.0.0.1/24, router: {name: r}}}]", "sites.0.lan.subnet"],
-    ["an IPv6 address", "sites: [{name: a, kind: cloud, nodes: [{name: n, address: '2001:db8::1'}]}]", "sites.0.nodes.0.address"],
-    ["an address that no /30 can hold", "sites: [{name: a, kind: cloud, nodes: [{name: n, address: 203.0.113.8}]}]", "sites.0.nodes"],
+    ["an unknown field", "sites: [{name: a, kind: cloud, nods: []}]", "sites.a"],
+    ["a wrong kind", "sites: [{name: a, kind: moon}]", "sites.a.kind"],
+    ["host bits in a prefix", "sites: [{name: a, kind: onprem, lan: {subnet: 10.0.0.1/24, router: {name: r}}}]", "sites.a.lan.subnet"],
+    ["an IPv6 address", "sites: [{name: a, kind: cloud, nodes: [{name: n, address: '2001:db8::1'}]}]", "sites.a.nodes.n.address"],
+    ["an address that no /30 can hold", "sites: [{name: a, kind: cloud, nodes: [{name: n, address: 203.0.113.8}]}]", "sites.a.nodes.n.address"],
     [
       "an address outside of its LAN",
       "sites: [{name: a, kind: onprem, lan: {subnet: 10.0.0.0/24, router: {name: r}}, nodes: [{name: n, address: 10.9.0.1}]}]",
-      "sites.0",
+      "sites.a.nodes.n.address",
     ],
     ["a name given twice", "sites: [{name: a, kind: cloud, nodes: [{name: web}]}]", "name"],
     [
       "a VPC member that is nobody",
       "sites: [{name: a, kind: cloud, nodes: []}]\nvpcs: [{name: v, subnet: 10.1.0.0/24, members: {ghost: 10.1.0.2}}]",
-      "vpcs.0.members.ghost",
+      "vpcs.v.members.ghost",
+    ],
+    ["a site without a name", "sites: [{name: a, kind: cloud}, {kind: moon}]", "sites.1.name"],
+    ["a machine on a site that has no LAN", "sites: [{name: a, kind: cloud, machines: [{name: m}]}]", "sites.a.machines"],
+    [
+      "a VPC router outside of its VPC",
+      "sites: [{name: a, kind: cloud}]\nvpcs: [{name: v, subnet: 10.1.0.0/24, routers: [{name: g, address: 10.9.0.1}]}]",
+      "vpcs.v.routers.g.address",
     ],
     ["text that is not YAML", "sites: [", ""],
     ["nothing in it", undefined, ""],
