@@ -1,7 +1,7 @@
 /** Status as the API shows it: what compile says, what agents report, and since when. It never raises the revision. */
 import { type CompileOutput, intentKey } from "../../mesh/compile/types.ts";
 import type { MeshNodeStatus } from "../../mesh/model/mesh-node.ts";
-import type { Condition, IntentStatus } from "../../mesh/model/meta.ts";
+import type { IntentStatus } from "../../mesh/model/meta.ts";
 import type { Kind, Resource } from "../../mesh/model/resources.ts";
 import { durationMs, type NodeName } from "../../mesh/model/scalars.ts";
 import { judgeIntent, nodeConditions, type Plain, siteConditions } from "./conditions.ts";
@@ -10,6 +10,7 @@ import { FOLDER, kindFolder, resourceKey } from "./keys.ts";
 import type { Mirror } from "./mirror.ts";
 import { readyCondition } from "./ready.ts";
 import type { Reports } from "./reports.ts";
+import { createTimes } from "./since.ts";
 import { tokenState } from "./tokens.ts";
 
 export interface StatusKeeper {
@@ -40,39 +41,9 @@ const MAX_NODE_CONDITIONS = 32;
 const MAX_CONDITIONS = 16;
 const MAX_ENDPOINTS = 16;
 
-interface Since {
-  readonly status: Condition["status"];
-  /** RFC 3339. */
-  readonly at: string;
-}
-
 export function keepStatus({ mirror, reports, output, now, epoch }: StatusOptions): StatusKeeper {
-  /** When each condition of an object last changed its status, by type. */
-  const since = new Map<string, ReadonlyMap<string, Since>>();
+  const times = createTimes(now);
   let folded: { readonly version: number; readonly revision: number; readonly output: CompileOutput | undefined } | undefined;
-
-  function note(owner: string, conditions: readonly Plain[]): ReadonlyMap<string, Since> {
-    const before = since.get(owner);
-    const next = new Map<string, Since>();
-    let changed = before?.size !== conditions.length;
-    for (const { type, status } of conditions) {
-      const known = before?.get(type);
-      changed ||= known?.status !== status;
-      next.set(type, known?.status === status ? known : { status, at: new Date(now()).toISOString() });
-    }
-    if (before !== undefined && !changed) return before;
-    since.set(owner, next);
-    return next;
-  }
-
-  function dated(owner: string, conditions: readonly Plain[], generation: number | undefined): Condition[] {
-    const held = note(owner, conditions);
-    return conditions.map((condition) => ({
-      ...condition,
-      lastTransitionTime: held.get(condition.type)?.at ?? "",
-      ...(generation === undefined ? {} : { observedGeneration: generation }),
-    }));
-  }
 
   const all = <K extends Kind>(kind: K): Resource<K>[] => [...mirror.folder(kindFolder(kind)).values()].map(({ value }) => value as Resource<K>);
 
@@ -84,7 +55,7 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
 
   function ofNode(node: Resource<"MeshNode">): readonly Plain[] {
     return nodeConditions(node, reports, output(), nodeReady(node.metadata.name), () => {
-      const cordoned = since.get(intentKey("MeshNode", node.metadata.name))?.get("Draining");
+      const cordoned = times.of(intentKey("MeshNode", node.metadata.name), "Draining");
       return cordoned !== undefined && now() - Date.parse(cordoned.at) >= longestDrainMs(node);
     });
   }
@@ -104,7 +75,7 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
       ...(report?.applied === undefined ? {} : { appliedRevision: report.applied.revision }),
       ...(report?.handshakes === undefined ? {} : { handshakes: { peers: report.handshakes.peers, fresh: report.handshakes.fresh } }),
       ...((compiled?.pendingCidrs.length ?? 0) === 0 ? {} : { pendingCidrs: [...(compiled?.pendingCidrs ?? [])] }),
-      conditions: dated(intentKey("MeshNode", name), ofNode(node), generation).slice(0, MAX_NODE_CONDITIONS),
+      conditions: times.dated(intentKey("MeshNode", name), ofNode(node), generation).slice(0, MAX_NODE_CONDITIONS),
     };
   }
 
@@ -112,7 +83,7 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
     const { name, generation } = intent.metadata;
     const found = judgeIntent(intent, reports, output());
     if (found === undefined) return {};
-    return { ...found.rest, conditions: dated(intentKey(intent.kind, name), found.conditions, generation).slice(0, MAX_CONDITIONS) };
+    return { ...found.rest, conditions: times.dated(intentKey(intent.kind, name), found.conditions, generation).slice(0, MAX_CONDITIONS) };
   }
 
   function nodeReady(node: string): Plain {
@@ -132,13 +103,13 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
     const { conditions, missing } = ofSite(site, nodes);
     return {
       nodes: { total: nodes.length, ready: nodes.length - missing },
-      conditions: dated(intentKey("Site", name), conditions, generation).slice(0, MAX_CONDITIONS),
+      conditions: times.dated(intentKey("Site", name), conditions, generation).slice(0, MAX_CONDITIONS),
     };
   }
 
   function idleStatus({ kind, metadata }: Resource): IntentStatus {
     const idle = idleCondition(kind);
-    return idle === undefined ? {} : { conditions: dated(intentKey(kind, metadata.name), [idle], metadata.generation) };
+    return idle === undefined ? {} : { conditions: times.dated(intentKey(kind, metadata.name), [idle], metadata.generation) };
   }
 
   function tokenStatus(token: Resource<"JoinToken">): Resource<"JoinToken">["status"] {
@@ -196,15 +167,15 @@ export function keepStatus({ mirror, reports, output, now, epoch }: StatusOption
     fold() {
       const current = { version: reports.version, revision: mirror.revision, output: output() };
       // A drain ends by the clock alone.
-      const draining = since.values().some((conditions) => conditions.has("Draining"));
-      if (!draining && folded?.version === current.version && folded.revision === current.revision && folded.output === current.output) return;
+      if (!times.some("Draining") && folded?.version === current.version && folded.revision === current.revision && folded.output === current.output)
+        return;
       folded = current;
       const met = new Set<string>();
       for (const [owner, conditions] of conditionsOfAll()) {
-        note(owner, conditions);
+        times.note(owner, conditions);
         met.add(owner);
       }
-      for (const owner of since.keys()) if (!met.has(owner)) since.delete(owner);
+      times.keep(met);
     },
   };
 }

@@ -3,7 +3,8 @@ import { type CompileOutput, type ViewChange } from "../../mesh/compile/types.ts
 import { diffViews } from "../../mesh/compile/views.ts";
 import type { NodeName } from "../../mesh/model/scalars.ts";
 import type { AgentHello, Position } from "../../mesh/model/wire.ts";
-import { messageFrames, sizeOf, type Frames } from "./frame.ts";
+import { messageFrames, type Frames } from "./frame.ts";
+import { createPacer } from "./pacer.ts";
 import { createLiveView, type LiveView } from "./view-log.ts";
 
 /** What the hub needs of a connection. */
@@ -42,13 +43,6 @@ export interface Hub {
   probeSurplus(): void;
 }
 
-/** Catching up: how much may be on its way at once, so that a thousand agents that return together do not fill the memory. */
-const MAX_IN_FLIGHT = 4 * 1024 * 1024;
-/** Agents that read slowly hold the others up no longer than this. */
-const PATIENCE_MS = 1_000;
-/** Smaller frames are not counted. */
-const SMALL = 4 * 1024;
-
 interface Move {
   readonly add: readonly string[];
   readonly drop: readonly string[];
@@ -77,8 +71,7 @@ export function createHub(options: HubOptions): Hub {
   let output: CompileOutput | undefined;
   let revision = 0;
   let recovering = false;
-  let inFlight = 0;
-  const queue: CatchUp[] = [];
+  const pacer = createPacer(catchUp);
 
   function hold(receiver: Receiver, id: string): void {
     receiver.views.add(id);
@@ -114,36 +107,11 @@ export function createHub(options: HubOptions): Hub {
     if (recovering && held !== undefined) {
       // The agent adds what it lacks and takes nothing away; its buckets then tell whether it holds more.
       receiver.surplus.add(id);
-      paced(receiver, view.full());
+      pacer.write(receiver, view.full());
       receiver.write(messageFrames({ t: "want", v: id }));
       return;
     }
-    paced(receiver, update ?? messageFrames({ t: "want", v: id }));
-  }
-
-  function paced(receiver: Receiver, message: Frames): void {
-    const size = sizeOf(message);
-    if (size <= SMALL) return receiver.write(message);
-    inFlight += size;
-    let left = false;
-    const leave = (): void => {
-      if (left) return;
-      left = true;
-      clearTimeout(patience);
-      inFlight -= size;
-      pump();
-    };
-    // Patience with one who reads slowly keeps no controller from ending.
-    const patience = setTimeout(leave, PATIENCE_MS).unref();
-    receiver.write(message, leave);
-  }
-
-  function pump(): void {
-    for (;;) {
-      const next = inFlight < MAX_IN_FLIGHT ? queue.shift() : undefined;
-      if (next === undefined) return;
-      catchUp(next);
-    }
+    pacer.write(receiver, update ?? messageFrames({ t: "want", v: id }));
   }
 
   function send(id: string, view: LiveView, change: ViewChange): void {
@@ -166,7 +134,7 @@ export function createHub(options: HubOptions): Hub {
       for (const receiver of set) {
         moves.set(receiver, { add, drop });
         for (const id of drop) release(receiver, id);
-        for (const id of add) queue.push({ receiver, id, held: undefined, announced: true });
+        for (const id of add) pacer.add({ receiver, id, held: undefined, announced: true });
       }
     }
     return moves;
@@ -229,7 +197,7 @@ export function createHub(options: HubOptions): Hub {
         output = before;
         throw thrown;
       }
-      pump();
+      pacer.pump();
       return changes.size;
     },
     attach(receiver, hello, at, supersedes = []) {
@@ -249,8 +217,8 @@ export function createHub(options: HubOptions): Hub {
           ...(supersedes.length === 0 ? {} : { supersedes }),
         }),
       );
-      for (const id of wanted) queue.push({ receiver, id, held: hello.views[id], announced: stale.includes(id) });
-      pump();
+      for (const id of wanted) pacer.add({ receiver, id, held: hello.views[id], announced: stale.includes(id) });
+      pacer.pump();
       if (recovering) for (const id of Object.keys(hello.views)) if (!wanted.includes(id)) receiver.surplus.add(id);
     },
     detach(receiver) {
