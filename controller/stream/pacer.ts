@@ -21,8 +21,8 @@ export function createPacer<T>(serve: (one: T) => void): Pacer<T> {
   let inFlight = 0;
 
   function pump(): void {
-    while (inFlight < MAX_IN_FLIGHT) {
-      const next = queue.shift();
+    for (;;) {
+      const next = inFlight < MAX_IN_FLIGHT ? queue.shift() : undefined;
       if (next === undefined) return;
       serve(next);
     }
