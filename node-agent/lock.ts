@@ -26,6 +26,12 @@ export interface Lock {
   release(): Promise<void>;
 }
 
+/** The agent that runs here, as this pid namespace numbers it; its own word, the pid file, is what its own namespace says. */
+export function agentPid(run: string): string | undefined {
+  const { pid, harmless } = nameHolder();
+  return (harmless ? undefined : pid) ?? (readIfThere(pidFileOf(run))?.trim() || undefined);
+}
+
 export function pidFileOf(run: string): string {
   return join(run, "agent.pid");
 }
@@ -33,8 +39,7 @@ export function pidFileOf(run: string): string {
 /** @throws AlreadyRunning */
 export async function takeLock(run: string, log: (line: string) => void): Promise<Lock> {
   const folder = await lockFolder(run, ASKED_MS);
-  const pidFile = pidFileOf(run);
-  if (folder === undefined) throw alreadyRunning(readIfThere(pidFile)?.trim());
+  if (folder === undefined) throw alreadyRunning(agentPid(run));
   const name = await bindName();
   if (name === undefined) {
     const { pid, harmless } = nameHolder();
@@ -45,6 +50,7 @@ export async function takeLock(run: string, log: (line: string) => void): Promis
     const who = pid === undefined ? "somebody" : `process ${pid}`;
     log(`${who} holds the name of an agent (@${NAME}) and is none: it may not change the network. It is passed over.`);
   }
+  const pidFile = pidFileOf(run);
   writeFileSync(pidFile, `${process.pid}\n`, { mode: 0o600 });
   return {
     async release() {
@@ -137,7 +143,7 @@ function seen<T>(look: () => T): T | undefined {
 }
 
 function alreadyRunning(pid: string | undefined): IsthmusError {
-  const which = pid === undefined || pid === "" ? "" : ` (process ${pid})`;
+  const which = pid === undefined ? "" : ` (process ${pid})`;
   return new IsthmusError("AlreadyRunning", `an isthmus agent runs on this host already${which}`, {
     remedy: "see `isthmus status`; stop the other agent before starting a second one",
   });

@@ -11,13 +11,13 @@ import { run as exec } from "./drivers/exec.ts";
 import { hostServices } from "./drivers/host-facts.ts";
 import { createKernel, type Kernel } from "./drivers/index.ts";
 import { kernelHasWireguard } from "./drivers/wireguard.ts";
-import { checkModes, codeOf, namesIn, type Places, places, prepareDirectories, readIfThere, removeIfEmpty } from "./files.ts";
+import { checkModes, codeOf, namesIn, type Places, places, prepareDirectories, removeIfEmpty } from "./files.ts";
 import { readIdentity } from "./identity.ts";
 import { join } from "./join.ts";
-import { isRunning, pidFileOf, takeLock } from "./lock.ts";
+import { agentPid, isRunning, pidFileOf, takeLock } from "./lock.ts";
 import { interfaceAddresses, ownCandidates } from "./own-endpoints.ts";
 import { requireRoot, requireTools, requireWireguard } from "./requirements.ts";
-import { installUnit, removeUnit, systemdRuns } from "./systemd.ts";
+import { installUnit, removeUnit, stopCommand, systemdRuns } from "./systemd.ts";
 import { dropHalves } from "./whole-file.ts";
 
 export type { AgentStatus } from "./status.ts";
@@ -144,11 +144,15 @@ export async function cleanupCommand(options: CommonOptions): Promise<string[]> 
   const { signal, log, at } = common(options);
   requireRoot("cleaning up");
   const done = (await removeUnit({ stop: true }, signal)) ? ["removed isthmus-agent.service"] : [];
-  if (await isRunning(at.run))
-    throw new IsthmusError("AlreadyRunning", "the agent still runs", {
-      remedy: `Run \`isthmus leave\` to be forgotten by the controller too (it refuses a node whose certificate was revoked: there an admin deletes it), or stop the agent (\`kill ${readIfThere(pidFileOf(at.run))?.trim() ?? "PID"}\`) and clean up again.`,
-    });
+  if (await isRunning(at.run)) throw stillRuns(agentPid(at.run));
   return [...done, ...(await kernelOf(at, log).cleanup()), ...removeFiles(at)];
+}
+
+function stillRuns(pid: string | undefined): IsthmusError {
+  const [which, how] = pid === undefined ? ["", "where it runs, which cannot be seen from here"] : [` (process ${pid})`, `(\`${stopCommand(pid)}\`)`];
+  return new IsthmusError("AlreadyRunning", `the agent still runs${which}`, {
+    remedy: `Run \`isthmus leave\` to be forgotten by the controller too (it refuses a node whose certificate was revoked: there an admin deletes it), or stop the agent ${how} and clean up again.`,
+  });
 }
 
 /** After the controller removed this node. */

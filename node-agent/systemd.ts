@@ -2,7 +2,7 @@
  * Units, where systemd runs. `KillMode=process`: wireguard-go and keepalived are started outside the agent's group, and
  * whatever is not must still outlive a restart of the agent (I2).
  */
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { IsthmusError } from "../mesh/errors.ts";
 import { run } from "./drivers/exec.ts";
@@ -64,6 +64,26 @@ export async function removeUnit(options: { readonly stop: boolean }, signal: Ab
   rmSync(path, { force: true });
   if (systemdRuns()) await systemctl(["daemon-reload"], signal).catch(() => {});
   return true;
+}
+
+/** What ends the agent of that process: systemd starts again what is killed in a unit of ours. */
+export function stopCommand(pid: string): string {
+  const unit = unitIn(controlGroupsOf(pid));
+  return unit === undefined ? `kill ${pid}` : `systemctl stop ${unit}`;
+}
+
+function controlGroupsOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cgroup`, "utf8");
+  } catch {
+    // It has ended meanwhile.
+    return "";
+  }
+}
+
+/** The unit of ours in the text of /proc/PID/cgroup (cgroups(7)). */
+export function unitIn(controlGroups: string): string | undefined {
+  return /\/([^/\n]*isthmus[^/\n]*\.service)$/m.exec(controlGroups)?.[1];
 }
 
 async function systemctl(args: readonly string[], signal: AbortSignal): Promise<void> {

@@ -11,10 +11,11 @@ const NS = `ist-lock-${process.pid}-a`;
 const NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 /** Takes the lock of a run folder and keeps it, or says why not. */
 const AGENT = `
-  const { isRunning, takeLock } = await import(${JSON.stringify(resolve("node-agent/lock.ts"))});
+  const { agentPid, isRunning, takeLock } = await import(${JSON.stringify(resolve("node-agent/lock.ts"))});
   const run = process.argv[1];
   try {
     if (process.argv[2] === "ask") console.log(await isRunning(run));
+    else if (process.argv[2] === "pid") console.log(agentPid(run));
     else {
       const lock = await takeLock(run, (line) => console.error(line));
       process.once("SIGTERM", () => void lock.release().then(() => process.exit()));
@@ -56,6 +57,7 @@ describe.runIf(isRoot)("the lock of the agent", () => {
   const agent = async (run: string, before: readonly string[] = []): Promise<Started> =>
     start(before, "--input-type=module", "-e", AGENT, join(folder, run));
   const runs = async (run: string): Promise<string> => (await start([], "--input-type=module", "-e", AGENT, join(folder, run), "ask")).said;
+  const pid = async (run: string): Promise<string> => (await start([], "--input-type=module", "-e", AGENT, join(folder, run), "pid")).said;
   const ended = async ({ process: child }: Started, signal: NodeJS.Signals): Promise<void> => {
     const exit = new Promise((done) => child.once("exit", done));
     child.kill(signal);
@@ -69,6 +71,7 @@ describe.runIf(isRoot)("the lock of the agent", () => {
     expect((await agent("run")).said).toBe(`AlreadyRunning an isthmus agent runs on this host already (process ${first.process.pid})`);
     expect((await agent("other")).said).toMatch(/^AlreadyRunning /);
     expect([await runs("run"), await runs("other"), await runs("none")]).toEqual(["true", "true", "true"]);
+    expect([await pid("run"), await pid("other")]).toEqual([String(first.process.pid), String(first.process.pid)]);
     await ended(first, "SIGKILL");
     expect(await runs("run")).toBe("false");
     const second = await agent("run");
@@ -80,9 +83,13 @@ describe.runIf(isRoot)("the lock of the agent", () => {
 
   test("keeps one out that shares the run folder and is in another pid namespace", async () => {
     const inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    expect((await agent("run", inside)).said).toBe("has it");
-    expect((await agent("run")).said).toMatch(/^AlreadyRunning /);
-    expect(await runs("run")).toBe("true");
+    const first = await agent("run", inside);
+    expect(first.said).toBe("has it");
+    // Its own word is the number that it has in there.
+    expect(sh(`cat ${folder}/run/agent.pid`).trim()).toBe("1");
+    const outside = sh(`pgrep -P ${first.process.pid}`).trim();
+    expect((await agent("run")).said).toMatch(new RegExp(`^AlreadyRunning .*\\(process ${outside}\\)`));
+    expect([await runs("run"), await pid("run")]).toEqual(["true", outside]);
   });
 
   test("waits for one who only asks whether an agent runs", async () => {
