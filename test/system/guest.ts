@@ -1,5 +1,5 @@
 /** A machine of the lab without an agent of its own, used as one that joins, lies, is copied, or loses its tools. */
-import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import type { Lab } from "../../lab/lab.ts";
 import { installService, startService, stopService } from "../../lab/machine.ts";
 import { hostPaths, REPOSITORY } from "../../lab/names.ts";
@@ -118,20 +118,4 @@ export async function kernelState(lab: Lab, host: string): Promise<string> {
     "cat /etc/hosts",
   ];
   return (await lab.exec(host, ["sh", "-c", asked.join("; ")])).stdout;
-}
-
-/** A file that shifts a Node process's clock; give its path in `NODE_OPTIONS=--import=…`. */
-export async function clockFile(lab: Lab, host: string, offsetMs: number): Promise<string> {
-  const folder = `${hostPaths(lab.name, host).lib}/lab`;
-  await mkdir(folder, { recursive: true });
-  await writeFile(
-    `${folder}/clock.mjs`,
-    `const Real = Date;
-globalThis.Date = class extends Real {
-  constructor(...given) { if (given.length === 0) super(Real.now() + ${offsetMs}); else super(...given); }
-  static now() { return Real.now() + ${offsetMs}; }
-};
-`,
-  );
-  return "/var/lib/lab/clock.mjs";
 }

@@ -1,6 +1,6 @@
 /** The controller's store is older than its agents, its clock is wrong, or certificates ran out meanwhile. Needs root. */
 import { X509Certificate } from "node:crypto";
-import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, readFile, rm } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { removeLab } from "../../lab/build.ts";
 import type { Lab } from "../../lab/lab.ts";
@@ -9,7 +9,8 @@ import { hostPaths, netnsName, REPOSITORY, WORLD } from "../../lab/names.ts";
 import { eventually, netnsScript, run } from "../../lab/shell.ts";
 import { loadTopology } from "../../lab/topology-file.ts";
 import { labUp } from "../../lab/up.ts";
-import { clockFile, dataOf, forgetGuest, GUEST, guestLog, isthmus, nodes, ready, startGuest, stopGuest, token } from "./guest.ts";
+import { ownClock } from "./clock.ts";
+import { dataOf, forgetGuest, GUEST, guestLog, isthmus, nodes, ready, startGuest, stopGuest, token } from "./guest.ts";
 
 const NAME = `h-${process.pid}-w`;
 const OWN = ["datacenter1", "datacenter2", "do1", "do2"];
@@ -225,9 +226,8 @@ describe("clocks", () => {
   const certificateEnds = async (): Promise<number> => new X509Certificate(await readFile(`${dataOf(lab, GUEST)}/node.crt`)).validToDate.getTime();
 
   test("a certificate that ran out while the controller was away: the data plane stays, and the node renews with its key", async () => {
-    const path = await clockFile(lab, "ctl", -40 * DAY);
     await stop();
-    await installService(NAME, "ctl", `export NODE_OPTIONS=--import=${path}\n${service}`);
+    await installService(NAME, "ctl", `${await ownClock(lab, "ctl", -40 * DAY)}${service}`);
     await start();
     await recovering(false);
     // The others see a controller whose clock is off: they say so, and stay.
@@ -274,8 +274,7 @@ describe("clocks", () => {
     ["behind", -DAY],
     ["ahead of", DAY],
   ])("a node whose clock is a day %s the controller's joins, works, and says so", async (way, offset) => {
-    const path = await clockFile(lab, GUEST, offset);
-    await startGuest(lab, [await token(lab, "dc1"), "--name", "guest"], `export NODE_OPTIONS=--import=${path}\n`);
+    await startGuest(lab, [await token(lab, "dc1"), "--name", "guest"], await ownClock(lab, GUEST, offset));
     await ready(lab, [...OWN, "guest"]);
     const text = await eventually(
       "the node says so",
@@ -294,6 +293,5 @@ describe("clocks", () => {
     expect((await lab.exec("do1", ["isthmus", "status"])).stdout).not.toMatch(/ClockWrong/);
     await stopGuest(lab);
     await forget("guest");
-    await writeFile(`${hostPaths(NAME, GUEST).lib}/lab/clock.mjs`, "");
   });
 });

@@ -3,14 +3,20 @@
  * anything; a gateway that does not forward is left at once, although it lives. Needs root.
  */
 import { execa } from "execa";
+import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { netnsName, WORLD } from "../../lab/names.ts";
+import { installService } from "../../lab/machine.ts";
+import { hostPaths, netnsName, WORLD } from "../../lab/names.ts";
 import { eventually, netnsScript } from "../../lab/shell.ts";
+import type { EventRecord } from "../../mesh/model/answers.ts";
+import { ownClock, setClock } from "./clock.ts";
+import { watchHeld } from "./held.ts";
 import { conditionOf, egress, forgetFlaps, INTERNET, type Plane, planeUp, settled, steady } from "./plane.ts";
 
 const NAME = `t-${process.pid}-ks`;
 const CLIENT = "datacenter1";
+const DAY = 24 * 3_600_000;
 const DELAY = fileURLToPath(new URL("delay.py", import.meta.url));
 
 let plane: Plane;
@@ -79,6 +85,55 @@ describe("nothing moves", () => {
       expect([after.active, Math.abs(after.since - before.since) < 50]).toEqual([before.active, true]);
     } finally {
       await stop();
+    }
+  });
+
+  test("when the clocks of client and gateway are set a day ahead and a day back while their agents run; a gateway that dies is left", async () => {
+    const nodes = [CLIENT, "do1"];
+    const services = await Promise.all(
+      nodes.map(async (node) => [node, await readFile(`${hostPaths(NAME, node).lib}/lab/service`, "utf8")] as const),
+    );
+    const clocks = async (offsets: Readonly<Record<string, number>>): Promise<void> => {
+      for (const [node, offset] of Object.entries(offsets)) await setClock(plane.lab, node, offset);
+    };
+    const says = async (node: string, what: RegExp): Promise<true> =>
+      eventually(`${node} says of its clock: ${what.source}`, 30_000, async () =>
+        what.test((await plane.status(node)).conditions.find(({ type }) => type === "ClockWrong")?.message ?? "right") ? true : undefined,
+      );
+    try {
+      for (const [node, script] of services) await installService(NAME, node, `${await ownClock(plane.lab, node, 0)}${script}`);
+      await forgetFlaps(plane, ...nodes);
+      await eventually("both agents have all that they had", 30_000, async () => {
+        const all = await Promise.all(nodes.map((node) => plane.status(node)));
+        const whole = all.every(
+          ({ controller, conditions, links }) => controller.connected && conditions.length === 0 && links.every(({ verdict }) => verdict === "Up"),
+        );
+        return whole ? true : undefined;
+      });
+      await settled(plane);
+      await nothingMoves(async () => {
+        const began = Date.now();
+        const heldBy = watchHeld(plane);
+        const before = await Promise.all(nodes.map(heldBy));
+        for (const [ahead, behind] of [nodes, nodes.toReversed()] as [string, string][]) {
+          await clocks({ [ahead]: DAY, [behind]: -DAY });
+          // Sessions are judged each 5 s, and one that is taken for dead is dialed elsewhere after 5 s more.
+          await Promise.all([says(ahead, /ahead of/), says(behind, /behind/), sleep(11_000)]);
+          expect(await Promise.all(nodes.map(heldBy))).toEqual(before);
+        }
+        await clocks({ [CLIENT]: 0, do1: 0 });
+        await Promise.all(nodes.map((node) => says(node, /^right$/)));
+        const { items } = (await plane.controller.call("GET", `/v1/events?since=${began}`)) as { items: EventRecord[] };
+        // That they are ready again after their start above may be told late.
+        expect(items.filter(({ reason }) => reason !== "NodeReady")).toEqual([]);
+      });
+      // Nor does it hold up what is to move.
+      await clocks({ [CLIENT]: -DAY });
+      await plane.lab.fail("link", CLIENT, "do1");
+      await plane.becomes("do2 carries, with a clock that was set back", CLIENT, plane.addressOf("do2"));
+    } finally {
+      await clocks({ [CLIENT]: 0, do1: 0 });
+      for (const [node, script] of services) await installService(NAME, node, script);
     }
   });
 
