@@ -1,14 +1,12 @@
 /** Puts the controller together: the only place where its clocks, files and sockets are made. */
 import { randomBytes, randomUUID } from "node:crypto";
-import type { Duplex } from "node:stream";
 import { pino } from "pino";
-import { WebSocketServer } from "ws";
-import { IsthmusError, asIsthmusError } from "../mesh/errors.ts";
+import { asIsthmusError } from "../mesh/errors.ts";
 import type { NodeName } from "../mesh/model/scalars.ts";
 import { PLAN_FORMAT } from "../mesh/model/wire.ts";
 import { joinEndpoint } from "../mesh/net/ip.ts";
 import { publicRanges } from "./api/guard.ts";
-import { createListeners, listenTcp, listenUnix, principalOfRequest, rawAnswer, remoteAddress } from "./api/http.ts";
+import { createListeners, listenTcp, listenUnix } from "./api/http.ts";
 import { openAudit } from "./api/audit.ts";
 import { remove } from "./api/apply.ts";
 import { joinRoutes } from "./api/join-routes.ts";
@@ -18,6 +16,7 @@ import { opsRoutes } from "./api/ops-routes.ts";
 import { resourceRoutes } from "./api/resource-routes.ts";
 import type { Services } from "./api/services.ts";
 import { tokenRoutes } from "./api/tokens.ts";
+import { acceptAgents } from "./api/upgrade.ts";
 import { settleHome } from "./home.ts";
 import { makeBackup, placesOf, refuseCutOff, restoreBackup } from "./backup.ts";
 import { dropHalves, privateFolder } from "./files.ts";
@@ -39,9 +38,6 @@ import { keepStatus } from "./reconcile/status.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import { createAgents, type Agents } from "./stream/agents.ts";
 import { createHub } from "./stream/hub.ts";
-
-/** Bytes; what a change of ten thousand destinations does on a node is told in a few million. */
-const MAX_MESSAGE = 16 * 1024 * 1024;
 
 export interface Logger {
   info(detail: object, message: string): void;
@@ -213,18 +209,7 @@ export async function runController(options: ControllerOptions): Promise<Running
       metrics: () => metrics.text(),
     };
     for (const routes of [joinRoutes, tokenRoutes, resourceRoutes, nodeRoutes, opsRoutes]) routes(app, services);
-    const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE, clientTracking: false });
-    const upgrade = (request: Parameters<typeof principalOfRequest>[0], socket: Duplex, head: Buffer): void => {
-      const refuse = (error: IsthmusError): void => void socket.end(rawAnswer(error));
-      socket.on("error", () => socket.destroy());
-      if (request.url?.split("?")[0] !== "/v1/agent") return refuse(new IsthmusError("NotFound", "agents connect to /v1/agent"));
-      const principal = principalOfRequest(request, mirror, authority.issuers, now());
-      if (principal.kind === "nobody" && principal.why.code === "Unauthenticated") return refuse(principal.why);
-      // Taken out here: what the callback names stays in memory with the connection, which a request with its headers need not.
-      const address = remoteAddress(request.socket);
-      sockets.handleUpgrade(request, socket, head, (ws) => agents.accept(ws, socket, principal, address));
-    };
-    https.on("upgrade", upgrade);
+    acceptAgents(https, { agents, mirror, issuers: authority.issuers, now });
     // A closing server waits for upgraded sockets and open streams unless they are ended first.
     app.addHook("preClose", (done) => {
       agents.closeAll();

@@ -14,12 +14,12 @@ import type { Mirror } from "../reconcile/mirror.ts";
 import type { Recovery } from "../reconcile/recovery.ts";
 import type { Reports } from "../reconcile/reports.ts";
 import type { Store } from "../store/types.ts";
-import { NO_BOOTS, judgeBoot, type BootHistory } from "./clones.ts";
+import { createCloneGuard } from "./clones.ts";
 import type { Hub } from "./hub.ts";
 import { CONNECTION_MESSAGES } from "./allowance.ts";
 import { createFloods } from "./floods.ts";
 import { createOutbox } from "./outbox.ts";
-import { openSession, refuse, sendRemoved, silence, tooManyMessages, type AgentSession } from "./session.ts";
+import { openSession, refuse, sendRemoved, silence, tooManyMessages, type AgentSession, type SessionHandlers } from "./session.ts";
 
 export interface Agents {
   /** Takes over a connection whose WebSocket handshake is done. */
@@ -64,6 +64,8 @@ export interface AgentsOptions {
   readonly log: (message: string, detail?: object) => void;
 }
 
+type AgentPrincipal = Extract<Principal, { readonly kind: "node" | "stranger" }>;
+
 interface Connection {
   readonly ws: WebSocket;
   readonly session: AgentSession;
@@ -73,7 +75,7 @@ export function createAgents(options: AgentsOptions): Agents {
   const { store, mirror, hub, facts, reports, events, recovery, now, monotonic, log } = options;
   const connections = new Map<NodeName, Connection>();
   const sessions = new Map<NodeName, AgentSession>();
-  const boots = new Map<string, BootHistory>();
+  const clones = createCloneGuard(events);
   const floods = createFloods(events, log, monotonic);
   const counters: Counters = {
     hashFaults: 0,
@@ -95,26 +97,8 @@ export function createAgents(options: AgentsOptions): Agents {
     const member = mirror.get(FOLDER.members + hello.node)?.value as Member | undefined;
     if (member === undefined)
       throw new IsthmusError("Unauthenticated", `node ${hello.node} is not on record`, { remedy: "Join again with a token." });
-    if (member.machineId !== hello.machineId) throw cloneFound(hello.node, "its machine and hardware ids are not those that joined");
-    const verdict = judgeBoot(boots.get(hello.node) ?? NO_BOOTS, hello.bootId, member.bootId);
-    boots.set(hello.node, verdict.history);
-    if (!verdict.accept) throw cloneFound(hello.node, "another machine with the same identity is connected");
-    const current = connections.get(hello.node);
-    if (verdict.evict !== undefined && current?.session.bootId === verdict.evict) {
-      drop(hello.node, cloneFound(hello.node, "another machine with the same identity is connected"));
-    }
-  }
-
-  function cloneFound(node: string, why: string): IsthmusError {
-    events.record(undefined, {
-      type: "Warning",
-      reason: "CloneDetected",
-      message: `a machine that says it is ${node} was refused: ${why}`,
-      about: `node/${node}`,
-    });
-    return new IsthmusError("CloneDetected", `this machine is not node ${node}: ${why}`, {
-      remedy: "If it is a copy, run `isthmus cleanup` on it and join under another name. If it was rebuilt, delete the node and join again.",
-    });
+    const { evict } = clones.check(hello, member);
+    if (evict !== undefined && connections.get(hello.node)?.session.bootId === evict) drop(hello.node, clones.found(hello.node));
   }
 
   async function greet(
@@ -190,6 +174,41 @@ export function createAgents(options: AgentsOptions): Agents {
     if (taken < said.length) floods.tell(session.node, "events dropped");
   }
 
+  function handlersOf(ws: WebSocket, principal: AgentPrincipal, address: IpAddress | undefined): SessionHandlers {
+    return {
+      hello: async (hello, session) => {
+        try {
+          return await greet(hello, session, { ws, session }, principal, address);
+        } catch (thrown) {
+          counters.refused++;
+          const error = asIsthmusError(thrown);
+          log("an agent was refused", { node: hello.node, code: error.code, reason: error.message });
+          throw error;
+        }
+      },
+      report: takeReport,
+      beat: (session, hashes) => {
+        const contact = reports.contact(session.node);
+        if (contact !== undefined) reports.touch(session.node, { ...contact, connected: true, lastSeen: now() });
+        hub.checkHashes(session, hashes);
+      },
+      buckets: (session, view, hashes, answered) => {
+        if (hub.answerBuckets(session, view, hashes, answered) !== "fault") return;
+        counters.hashFaults++;
+        log("a view differed on an agent and was mended", { node: session.node, view });
+      },
+      leave: ({ node }) => {
+        options.leave(node).catch((thrown: unknown) => log("a node could not leave", { node, reason: asIsthmusError(thrown).message }));
+      },
+      closed,
+      slow: ({ node }) => {
+        counters.slowReaders++;
+        log("an agent reads too slowly and was dropped", { node });
+      },
+      flood: (what) => floods.tell(principal.name, what),
+    };
+  }
+
   return {
     counters,
     sessions,
@@ -216,51 +235,11 @@ export function createAgents(options: AgentsOptions): Agents {
       const allowance = floods.allowanceOf(principal.name);
       if (allowance.ahead(monotonic()) > 0) return reject(tooManyMessages(principal.name));
       allowance.spend({ messages: CONNECTION_MESSAGES, bytes: 0 }, monotonic());
-      openSession({
-        node: principal.name,
-        ws,
-        socket,
-        allowance,
-        monotonic,
-        handlers: {
-          hello: async (hello, session) => {
-            try {
-              return await greet(hello, session, { ws, session }, principal, address);
-            } catch (thrown) {
-              counters.refused++;
-              const error = asIsthmusError(thrown);
-              log("an agent was refused", { node: hello.node, code: error.code, reason: error.message });
-              throw error;
-            }
-          },
-          report: takeReport,
-          beat: (session, hashes) => {
-            const contact = reports.contact(session.node);
-            if (contact !== undefined) reports.touch(session.node, { ...contact, connected: true, lastSeen: now() });
-            hub.checkHashes(session, hashes);
-          },
-          buckets: (session, view, hashes, answered) => {
-            if (hub.answerBuckets(session, view, hashes, answered) !== "fault") return;
-            counters.hashFaults++;
-            log("a view differed on an agent and was mended", { node: session.node, view });
-          },
-          leave: (session) => {
-            options
-              .leave(session.node)
-              .catch((thrown: unknown) => log("a node could not leave", { node: session.node, reason: asIsthmusError(thrown).message }));
-          },
-          closed,
-          slow: (session) => {
-            counters.slowReaders++;
-            log("an agent reads too slowly and was dropped", { node: session.node });
-          },
-          flood: (what) => floods.tell(principal.name, what),
-        },
-      });
+      openSession({ node: principal.name, ws, socket, allowance, monotonic, handlers: handlersOf(ws, principal, address) });
     },
     remove(node) {
       const connection = connections.get(node);
-      boots.delete(node);
+      clones.forget(node);
       reports.forget(node);
       if (connection === undefined) return;
       sendRemoved((message, sent) => connection.session.write(message, sent), connection.ws, node);
