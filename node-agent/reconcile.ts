@@ -16,6 +16,7 @@ import { asIsthmusError, IsthmusError } from "../mesh/errors.ts";
 import { backoffMs } from "./backoff.ts";
 import { adoptElections, deadLinks, electAll, type Elections, type Health, nextWake } from "./elections.ts";
 import { adoptLinks, gatewaysInUse, type Links, numberLinks } from "./links.ts";
+import { createWakes } from "./wakes.ts";
 
 /** Observe at least this often, whatever the monitor says (I10). */
 const OBSERVE_MS = 30_000;
@@ -93,31 +94,11 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
   /** The last look that was begun, also when it failed. */
   let lookedAt = -Infinity;
 
+  const wakes = createWakes(() => ports.now());
   let over = false;
-  let due = false;
-  let observeNext = true;
   let extra: Operation[] = [];
-  let wakeUp: (() => void) | undefined;
   let waiting: { done: () => void; failed: (error: unknown) => void }[] = [];
-  let debounce: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
-  let timer: NodeJS.Timeout | undefined;
 
-  const rouse = (): void => {
-    due = true;
-    wakeUp?.();
-  };
-  /** The earliest of the times that were asked for: a wake-up never waits for the end of a back-off. */
-  const observeSoon = (ms: number): void => {
-    const at = ports.now() + ms;
-    if (debounce !== undefined && debounce.at <= at) return;
-    clearTimeout(debounce?.timer);
-    const timer = setTimeout(() => {
-      debounce = undefined;
-      observeNext = true;
-      rouse();
-    }, ms);
-    debounce = { at, timer };
-  };
   const debounceMs = (): number => {
     const usual = Math.min(MOST_DEBOUNCE_MS, Math.max(DEBOUNCE_MS, observeCost * OBSERVE_SHARE));
     return failures === 0 ? usual : Math.max(usual, lookedAt + FAILING_OBSERVE_MS - ports.now());
@@ -138,8 +119,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     const started = performance.now();
     const current = plan;
     if (current === undefined) return;
-    const looked = observeNext || observed === undefined || host === undefined;
-    observeNext = false;
+    const looked = wakes.takeLook() || observed === undefined || host === undefined;
     if (looked) observed = (await observe()).state;
     const state = observed;
     const facts = host;
@@ -167,7 +147,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       ...ports.mtu?.(),
     };
     // A link that this election let go is given up in a pass of its own, after the new way stands.
-    if (elections !== before && gatewaysInUse(current, elections.paths).length < needed.length) due = true;
+    if (elections !== before && gatewaysInUse(current, elections.paths).length < needed.length) wakes.rouse();
     const desired = desiredKernel(input);
     const mute = muteOf(state.wireguard);
     const wanted = spareMute(desired.state, state, mute);
@@ -186,7 +166,7 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
       const worked = results.flatMap(({ op, ok }) => (ok ? [op] : []));
       observed = asked.length > 0 ? undefined : applyOperations(state, worked);
       lastState = undefined;
-      observeSoon(backoffMs(failures, RETRY, ports.random()));
+      wakes.lookIn(backoffMs(failures, RETRY, ports.random()));
     } else {
       failures = 0;
       lastState = wanted;
@@ -212,17 +192,10 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
   };
 
   /** The next pass that nothing else asks for: an election's own time, or the regular look. */
-  const arm = (): void => {
-    clearTimeout(timer);
-    const at = Math.min(nextWake(elections) ?? Infinity, observedAt + OBSERVE_MS);
-    timer = setTimeout(
-      () => {
-        if (ports.now() - observedAt >= OBSERVE_MS) observeNext = true;
-        rouse();
-      },
-      Math.max(1, at - ports.now()),
+  const arm = (): void =>
+    wakes.at(Math.min(nextWake(elections) ?? Infinity, observedAt + OBSERVE_MS), () =>
+      ports.now() - observedAt >= OBSERVE_MS ? wakes.look() : wakes.rouse(),
     );
-  };
 
   return {
     get last() {
@@ -233,35 +206,24 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
     },
     setPlan(next) {
       plan = next;
-      rouse();
+      wakes.rouse();
     },
     wake(what) {
-      if (what === "health" || what === "dial") rouse();
-      else observeSoon(what === "drift" && failures === 0 ? 0 : debounceMs());
+      if (what === "health" || what === "dial") wakes.rouse();
+      else wakes.lookIn(what === "drift" && failures === 0 ? 0 : debounceMs());
     },
     now() {
       if (over) return Promise.reject(stopping());
-      observeNext = true;
       const done = new Promise<void>((resolve, reject) => waiting.push({ done: resolve, failed: reject }));
-      rouse();
+      wakes.look();
       return done;
     },
     also(operations) {
       extra.push(...operations);
-      rouse();
+      wakes.rouse();
     },
     async run(signal) {
-      const stop = (): void => wakeUp?.();
-      signal.addEventListener("abort", stop, { once: true });
-      while (!signal.aborted) {
-        if (!due) {
-          await new Promise<void>((resolve) => {
-            wakeUp = resolve;
-          });
-          wakeUp = undefined;
-        }
-        if (signal.aborted) break;
-        due = false;
+      while (await wakes.next(signal)) {
         const asking = waiting;
         waiting = [];
         try {
@@ -273,14 +235,12 @@ export function createReconciler(ports: ReconcilePorts): Reconciler {
           failures++;
           observed = undefined;
           ports.log(`reconciling failed: ${asIsthmusError(thrown).message}`);
-          observeSoon(backoffMs(failures, RETRY, ports.random()));
+          wakes.lookIn(backoffMs(failures, RETRY, ports.random()));
         }
       }
       for (const { failed } of waiting.splice(0)) failed(stopping());
       over = true;
-      clearTimeout(timer);
-      clearTimeout(debounce?.timer);
-      signal.removeEventListener("abort", stop);
+      wakes.stop();
     },
   };
 }
