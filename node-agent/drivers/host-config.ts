@@ -7,7 +7,7 @@ import { basename, dirname } from "node:path";
 import { IsthmusError } from "../../mesh/errors.ts";
 import { makeFolders } from "../../mesh/folders.ts";
 import { dropHalves, writeAtomic } from "../whole-file.ts";
-import { run } from "./exec.ts";
+import { type Ran, run } from "./exec.ts";
 import { foreignForwardDrops } from "./nft.ts";
 import type { RecordStore } from "./records.ts";
 import { systemdOwnsThisHost } from "./wireguard-go.ts";
@@ -32,9 +32,14 @@ const NETWORKD: readonly ConfigFile[] = [
     reload: [["networkctl", "reload"]],
   },
 ];
-const NETWORK_MANAGER: ConfigFile = {
+/**
+ * Since 1.42 it manages `lo` too, where our addresses are: `nmcli networking off` takes every address from it that it did not give,
+ * and all IPv6 routes that are unreachable by it. Where it is to give some itself it keeps `lo`, and the agent puts ours back.
+ */
+const NETWORK_MANAGER = {
   path: "/etc/NetworkManager/conf.d/50-isthmus.conf",
-  text: "# Made by isthmus.\n[keyfile]\nunmanaged-devices+=interface-name:ism*\n",
+  text: "# Made by isthmus.\n[keyfile]\nunmanaged-devices+=interface-name:ism*;interface-name:lo\n",
+  textWithLoopback: "# Made by isthmus; lo has a profile of its own.\n[keyfile]\nunmanaged-devices+=interface-name:ism*\n",
   reload: [["nmcli", "general", "reload", "conf"]],
 };
 
@@ -55,7 +60,7 @@ export async function configureHost(records: RecordStore, udpPorts: readonly num
   const runs = await activeRuns(Object.values(UNITS));
   const said: string[] = [];
   if (runs.has(UNITS.networkd)) for (const file of NETWORKD) said.push(...(await writeConfig(records, file)));
-  if (runs.has(UNITS.networkManager)) said.push(...(await writeConfig(records, NETWORK_MANAGER)));
+  if (runs.has(UNITS.networkManager)) said.push(...(await tellNetworkManager(records)));
   if (runs.has(UNITS.docker)) said.push(...(await openDocker(records)));
   const firewalld = runs.get(UNITS.firewalld);
   const now = firewalld === undefined ? "" : `${firewalld} ${udpPorts.join()}`;
@@ -77,12 +82,12 @@ export async function undoHostConfig(records: RecordStore): Promise<string[]> {
     await tryRun(command);
     said.push(`ran ${command.join(" ")}`);
   }
-  const known = [...NETWORKD, NETWORK_MANAGER];
   for (const path of records.read().files) {
     rmSync(path, { force: true });
     dropHalves(dirname(path), basename(path));
     said.push(`removed ${path}`);
-    for (const command of known.find((file) => file.path === path)?.reload ?? []) await tryRun(command);
+    // NetworkManager reads it at its next start: a loopback that it takes back before loses the addresses of others (tried with 1.42).
+    for (const command of NETWORKD.find((file) => file.path === path)?.reload ?? []) await tryRun(command);
   }
   records.update((all) => ({ ...all, files: [], undo: [] }));
   return said;
@@ -95,6 +100,14 @@ async function writeConfig(records: RecordStore, file: ConfigFile): Promise<stri
   writeAtomic(file.path, file.text, { mode: 0o644 });
   for (const command of file.reload) await tryRun(command);
   return [`wrote ${file.path}`];
+}
+
+async function tellNetworkManager(records: RecordStore): Promise<string[]> {
+  const { path, text, textWithLoopback, reload } = NETWORK_MANAGER;
+  if (existsSync(path) && [text, textWithLoopback].includes(readFileSync(path, "utf8"))) return [];
+  // "connected (externally)" where it has no profile.
+  const states = (await answered(["nmcli", "-t", "-f", "DEVICE,STATE", "device"]))?.stdout ?? "";
+  return writeConfig(records, { path, text: states.split("\n").includes("lo:connected") ? textWithLoopback : text, reload });
 }
 
 /** Whatever our umask is: systemd-networkd reads as a user of its own. */
@@ -161,11 +174,15 @@ async function activeRuns(units: readonly string[]): Promise<Map<string, string>
 }
 
 /** A manager whose tool is missing has nothing to be told. */
-async function tryRun([tool = "", ...args]: readonly string[]): Promise<boolean> {
+async function tryRun(command: readonly string[]): Promise<boolean> {
+  return (await answered(command))?.ok === true;
+}
+
+async function answered([tool = "", ...args]: readonly string[]): Promise<Ran | undefined> {
   try {
-    return (await run(tool, args)).ok;
+    return await run(tool, args);
   } catch (error) {
-    if (error instanceof IsthmusError && error.code === "ToolMissing") return false;
+    if (error instanceof IsthmusError && error.code === "ToolMissing") return undefined;
     throw error;
   }
 }

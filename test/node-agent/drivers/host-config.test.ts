@@ -15,6 +15,7 @@ const TOOLS: Readonly<Record<string, string>> = {
       if [ -e "$STATE/active.$unit" ]; then echo "InvocationID=$(cat "$STATE/active.$unit")"; echo ActiveState=active
       else echo InvocationID=; echo ActiveState=inactive; fi; done;;
     *) echo "systemctl $*" >>"$STATE/calls";; esac`,
+  nmcli: 'case "$*" in *device) cat "$STATE/devices";; *) echo "nmcli $*" >>"$STATE/calls";; esac',
   networkctl: 'echo "networkctl $*" >>"$STATE/calls"',
   iptables: `tool=$(basename "$0"); how=$1; shift; touch "$STATE/$tool"
     case $how in
@@ -121,6 +122,23 @@ test.runIf(isRoot)("networkd gets its files once, and loses them at cleanup", ()
     false,
     ["systemctl try-restart systemd-networkd.service", "networkctl reload", "systemctl try-restart systemd-networkd.service", "networkctl reload"],
   ]);
+});
+
+test.runIf(isRoot)("NetworkManager is told of lo too, unless that has a profile; taking it back is left to its next start", () => {
+  const out = onHost(`
+    start("NetworkManager.service");
+    for (const state_ of ["connected (externally)", "connected", "unmanaged"]) {
+      writeFileSync(state + "/devices", "enp1s0:connected\\nlo:" + state_ + "\\n");
+      out.push((await configure()).length, (await configure()).length);
+      out.push(readFileSync("/etc/NetworkManager/conf.d/50-isthmus.conf", "utf8").includes(";interface-name:lo\\n"));
+      if (state_ !== "unmanaged") await undoHostConfig(records);
+      out.push(existsSync("/etc/NetworkManager/conf.d/50-isthmus.conf"));
+    }
+    // What an older version wrote is written anew.
+    writeFileSync("/etc/NetworkManager/conf.d/50-isthmus.conf", "# Made by isthmus.\\n[keyfile]\\nunmanaged-devices+=interface-name:ism*\\n");
+    out.push(await configure(), lines("calls").length);
+  `);
+  expect(out).toEqual([1, 0, true, false, 1, 0, false, false, 1, 0, true, true, ["wrote /etc/NetworkManager/conf.d/50-isthmus.conf"], 4]);
 });
 
 test.runIf(isRoot)("networkd, which reads as a user of its own, can read what it is told, whatever umask the agent has", () => {
