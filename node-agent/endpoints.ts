@@ -195,28 +195,31 @@ export function createDialer(file: string, log: (line: string) => void): Dialer 
       if (histories.size > 0) keeper.set(remembered);
       return { changed, resets, unproven, dueAt };
     },
-    reach(plan, links, status, now) {
-      const observed = new Map<NodeName, Endpoint>();
-      const fresh: NodeName[] = [];
-      const lost: NodeName[] = [];
-      const noPath: NodeName[] = [];
-      const self = plan.peers.get(plan.self.name);
-      for (const [node, peer] of plan.peers) {
-        // Who is reached through others has no session here.
-        if (node === plan.self.name || !(isMeshPeer(plan, peer) || isPaired(plan, node))) continue;
-        const one = status.get(deviceOf(plan, links, node) ?? "")?.get(peer.k);
-        if (one !== undefined && one.latestHandshake > 0 && now - one.latestHandshake * 1_000 < FRESH_MS) {
-          fresh.push(node);
-          if (one.endpoint !== undefined) observed.set(node, one.endpoint);
-          continue;
-        }
-        lost.push(node);
-        if (self?.n === 1 && peer.n === 1 && peer.s !== self.s) noPath.push(node);
-      }
-      return { observed, fresh, lost, noPath };
-    },
+    reach: reachOf,
     flush: () => keeper.flush(),
   };
+}
+
+/** Who has a session now, by what WireGuard tells. */
+function reachOf(plan: Plan, links: Links, status: WgStatus, now: number): PeerReach {
+  const observed = new Map<NodeName, Endpoint>();
+  const fresh: NodeName[] = [];
+  const lost: NodeName[] = [];
+  const noPath: NodeName[] = [];
+  const self = plan.peers.get(plan.self.name);
+  for (const [node, peer] of plan.peers) {
+    // Who is reached through others has no session here.
+    if (node === plan.self.name || !(isMeshPeer(plan, peer) || isPaired(plan, node))) continue;
+    const one = status.get(deviceOf(plan, links, node) ?? "")?.get(peer.k);
+    if (one !== undefined && one.latestHandshake > 0 && now - one.latestHandshake * 1_000 < FRESH_MS) {
+      fresh.push(node);
+      if (one.endpoint !== undefined) observed.set(node, one.endpoint);
+      continue;
+    }
+    lost.push(node);
+    if (self?.n === 1 && peer.n === 1 && peer.s !== self.s) noPath.push(node);
+  }
+  return { observed, fresh, lost, noPath };
 }
 
 /** A handshake since the present turn began, as WireGuard tells it, in whole seconds. Turns begin with a new session. */
