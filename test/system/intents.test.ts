@@ -3,12 +3,15 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { netnsName, WORLD } from "../../lab/names.ts";
 import { eventually, netnsScript } from "../../lab/shell.ts";
 import type { EventRecord } from "../../mesh/model/answers.ts";
+import type { AgentStatus } from "../../node-agent/status.ts";
 import { conditionOf, egress, forgetFlaps, INTERNET, type Plane, planeUp, settled, steady } from "./plane.ts";
 
 const NAME = `t-${process.pid}-ki`;
 const CLIENT = "datacenter1";
 /** Addresses of the internet host that no other test claims. */
 const PARTNER = "34.160.112.1";
+/** A machine of the datacenter's LAN, without an agent. */
+const LANHOST = "192.168.88.50";
 const API = "isthmus.dev/v1alpha1";
 
 let plane: Plane;
@@ -33,10 +36,14 @@ beforeEach(async () => {
   await forgetFlaps(plane, CLIENT, "do1", "do2");
 }, 90_000);
 
-const activeOf = async (path = "egress/internet"): Promise<string> =>
-  (await plane.status(CLIENT)).paths.find(({ id }) => id === path)?.active.join(",") ?? "";
-const uses = async (gateway: string, path?: string): Promise<true> =>
-  eventually(`${CLIENT} uses ${gateway}`, 30_000, async () => ((await activeOf(path)) === gateway ? true : undefined), { everyMs: 50 });
+const activeOf = async (path = "egress/internet", node = CLIENT): Promise<string> =>
+  (await plane.status(node)).paths.find(({ id }) => id === path)?.active.join(",") ?? "";
+const uses = async (gateway: string, path?: string, node = CLIENT): Promise<true> =>
+  eventually(`${node} uses ${gateway}`, 30_000, async () => ((await activeOf(path, node)) === gateway ? true : undefined), { everyMs: 50 });
+const reaches = (from: string, to: string): Promise<true> =>
+  eventually(`${from} reaches ${to}`, 30_000, async () =>
+    (await plane.lab.exec(from, ["ping", "-c", "1", "-W", "1", to], { mayFail: true })).code === 0 ? true : undefined,
+  );
 const candidate = async (node: string, why: string): Promise<true> => {
   let last: unknown;
   return eventually(`${node} is a candidate: ${why}`, 30_000, async () => {
@@ -254,19 +261,54 @@ describe("routes through routers of the LAN", () => {
 });
 
 describe("a site's subnets", () => {
+  test("are reached by the site's other node from the one site that its gateway lost; nothing else moves, and nothing when it heals", async () => {
+    const subnet = "subnet/dc1";
+    await plane.apply(egress());
+    const { candidates } = await plane.explain("do1", LANHOST);
+    const [cut = "", other = ""] = candidates.map(({ node }) => node);
+    // Both clouds go by the same gateway, the first, so that nobody is about to fail back.
+    await plane.cli("drain", other, "--timeout", "1s");
+    await Promise.all(["do1", "do2"].map((node) => uses(cut, subnet, node)));
+    await plane.cli("uncordon", other);
+    await Promise.all([steady(plane, "do1", cut, subnet), steady(plane, cut, "do1"), steady(plane, other, "do1")]);
+    const uninvolved = (): Promise<AgentStatus["paths"]> => Promise.all([steady(plane, "do2", cut, subnet), steady(plane, other, "do1")]);
+    const before = await uninvolved();
+    const going = await Promise.all([
+      // The gateway serves the site that it reaches, and reaches it; the site's other node goes by the gateway that the first one lost.
+      plane.lab.startGapStream({ from: "do2", to: LANHOST, protocol: "icmp", intervalMs: 10 }),
+      plane.lab.startGapStream({ from: cut, to: "do2", protocol: "icmp", intervalMs: 10 }),
+      plane.lab.startGapStream({ from: other, to: INTERNET, protocol: "udp", intervalMs: 10 }),
+    ]);
+
+    await plane.lab.fail("link", cut, "do1");
+    await Promise.all([uses(other, subnet, "do1"), uses("do2", "egress/internet", cut)]);
+    await reaches("do1", LANHOST);
+    await plane.becomes(`${cut} goes by do2`, cut, plane.addressOf("do2"));
+    expect((await plane.explain("do1", LANHOST)).candidates).toContainEqual(expect.objectContaining({ node: cut, active: false, why: "Down" }));
+    const said = await conditionOf(plane, "meshnodes", "do1", "GatewayUnusable", ({ status }) => status === "True");
+    expect(said.message).toContain(cut);
+
+    const moved = await plane.lab.startGapStream({ from: "do1", to: LANHOST, protocol: "icmp", intervalMs: 10 });
+    await plane.lab.heal();
+    await steady(plane, cut, "do1");
+    await eventually("the gateway is one again, and waits until it is taken back", 30_000, async () =>
+      (await plane.explain("do1", LANHOST)).candidates.some(({ node, why }) => node === cut && why === "Failback") ? true : undefined,
+    );
+    const after = await uninvolved();
+    expect(after.map(({ active, reason }) => [active, reason])).toEqual(before.map(({ active, reason }) => [active, reason]));
+    for (const [i, { since }] of after.entries()) expect(Math.abs(since - before[i]!.since)).toBeLessThan(50);
+    expect((await Promise.all([...going, moved].map((stream) => stream.stop()))).map(({ lost }) => lost)).toEqual([0, 0, 0, 0]);
+  });
+
   test("are reached both ways, also when the node that carried dies", async () => {
     const overlay = (await plane.lab.overlayAddress("do2")) ?? "";
-    const reaches = async (from: string, to: string): Promise<true> =>
-      eventually(`${from} reaches ${to}`, 30_000, async () =>
-        (await plane.lab.exec(from, ["ping", "-c", "1", "-W", "1", to], { mayFail: true })).code === 0 ? true : undefined,
-      );
-    await reaches("do2", "192.168.88.50");
+    await reaches("do2", LANHOST);
     await reaches("lanhost", overlay);
     const active = (await plane.status("do2")).paths.find(({ id }) => id === "subnet/dc1")?.active[0] ?? "";
     expect(active).toMatch(/^datacenter/);
-    const stream = await plane.lab.startGapStream({ from: "do2", to: "192.168.88.50", protocol: "icmp", intervalMs: 10 });
+    const stream = await plane.lab.startGapStream({ from: "do2", to: LANHOST, protocol: "icmp", intervalMs: 10 });
     await plane.lab.fail("node", active);
-    await reaches("do2", "192.168.88.50");
+    await reaches("do2", LANHOST);
     console.log(`site's gateway node dead: ${(await stream.stop()).longestGapMs} ms`);
     const next = (await plane.status("do2")).paths.find(({ id }) => id === "subnet/dc1")?.active[0];
     expect(next).toBe(active === "datacenter1" ? "datacenter2" : "datacenter1");

@@ -136,6 +136,42 @@ describe("topology SiteGateways", () => {
     });
   });
 
+  test("a gateway that has lost one site of several keeps its site's nodes, who say so; nothing else moves, and draining it brings that site back", async () => {
+    for (const to of ["b3", "c2"]) await reaches("a3", to);
+    const near = await activeOf("a3", "via/dc");
+    const [inside, spare] = near === "a1" ? ["172.20.1.11", "a2"] : ["172.20.1.12", "a1"];
+    const ofA3 = async (): Promise<unknown> => (await plane.status("a3")).paths.map(({ id, active }) => [id, active]);
+    const before = await ofA3();
+    const going = [
+      await plane.lab.startGapStream({ from: "a3", to: addresses.get("c2") ?? "", protocol: "icmp", intervalMs: 20 }),
+      await plane.lab.startGapStream({ from: spare, to: addresses.get("b3") ?? "", protocol: "icmp", intervalMs: 20 }),
+    ];
+    const lost = ["b1", "b2"].map((name) => plane.addressOf(name));
+    await drop("dc-router", ...lost.flatMap((one) => [`ip saddr ${inside} ip daddr ${one}`, `ip saddr ${one} ip daddr ${inside}`]));
+    await eventually(`a3 says that ${near} does not reach east`, 60_000, async () => {
+      const said = (await plane.status("a3")).conditions.find(({ type }) => type === "GatewayUnusable")?.message ?? "";
+      return said.includes(`${near}, which carries via/dc, does not reach site east: drain it`) ? true : undefined;
+    });
+    const { candidates } = await plane.explain("a3", addresses.get("b3") ?? "");
+    expect(candidates).toContainEqual(
+      expect.objectContaining({ node: near, active: true, message: expect.stringContaining("does not reach site east") }),
+    );
+    expect(await ofA3()).toEqual(before);
+    // Who sees with its own eyes that the link is down goes by the other gateway.
+    for (const far of ["b1", "b2"])
+      await eventually(`${far} goes by ${spare}`, 60_000, async () => ((await activeOf(far, "site/dc")) === spare ? true : undefined));
+    await plane.cli("drain", near, "--timeout", "2s");
+    await reaches("a3", "b3");
+    await reaches("b3", "a3");
+    await netnsScript(netnsName(NAME, "dc-router"), "nft delete table inet broken");
+    await plane.cli("uncordon", near);
+    await eventually(`nothing is said of ${near} any more`, 60_000, async () =>
+      (await plane.status("a3")).conditions.some(({ type }) => type === "GatewayUnusable") ? undefined : true,
+    );
+    await reaches("a3", "b3");
+    for (const stream of going) expect((await stream.stop()).lost).toBe(0);
+  });
+
   test("full mesh again when the network says so", async () => {
     const network = (topology: string): object => ({
       apiVersion: "isthmus.dev/v1alpha1",
