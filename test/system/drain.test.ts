@@ -1,5 +1,6 @@
 /** A planned move loses no packet and breaks no connection (I5): drain, reboot, uncordon, failback. Needs root. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { GapReport } from "../../lab/gap.ts";
 import { eventually } from "../../lab/shell.ts";
 import { conditionOf, egress, INTERNET, type Flow, type Plane, planeUp, settled, steady } from "./plane.ts";
 
@@ -47,7 +48,7 @@ describe("drain and uncordon", () => {
     await drained("False", "FlowsLeft");
     expect(await tracked("do1")).toBe(2);
     await intact([local, forwarded]);
-    expect((await packets.stop()).lost).toBe(0);
+    expect((await packets.stop()).gaps).toEqual([]);
     // Nobody knows that a UDP flow is over; its entry would hold the drain up for two more minutes.
     await plane.sh("do1", `conntrack -D -p udp --orig-dst ${INTERNET} 2>/dev/null; true`);
     await drained("True", "NoFlowsLeft");
@@ -110,14 +111,14 @@ describe("a change of the intent", () => {
   const conditionIs = async (type: string): Promise<unknown> =>
     conditionOf(plane, "egressgateways", "internet", type, ({ status }) => status === "True");
   /** Flows through do1 that a change must not break. */
-  async function throughDo1(): Promise<{ readonly flows: readonly Flow[]; lost(): Promise<number> }> {
+  async function throughDo1(): Promise<{ readonly flows: readonly Flow[]; outages(): Promise<GapReport["gaps"]> }> {
     await settled(plane);
     await plane.apply(egress({ ...via("do1", "do2"), drainTimeout: "10m" }));
     await steady(plane, "datacenter1", "do1");
     const flows = [await plane.flow("datacenter1", INTERNET, ECHO_PORT), await plane.flow("lanhost", INTERNET, ECHO_PORT)];
     const packets = await plane.lab.startGapStream({ from: "datacenter1", to: INTERNET, protocol: "udp", intervalMs: 5 });
     expect(await tracked("do1")).toBe(2);
-    return { flows, lost: async () => (await packets.stop()).lost };
+    return { flows, outages: async () => (await packets.stop()).gaps };
   }
   /** New flows go by do2, local and forwarded, and do1 still has the old ones. */
   async function moved(): Promise<void> {
@@ -128,7 +129,7 @@ describe("a change of the intent", () => {
   }
 
   test("that lets a gateway go moves new flows, breaks none, loses no packet, and says so", async () => {
-    const { flows, lost } = await throughDo1();
+    const { flows, outages } = await throughDo1();
     const document = egress({ ...via("do2"), drainTimeout: "10m" });
     const { nodes } = (await plane.controller.call("POST", "/v1/diff", { documents: [document] })) as {
       nodes: { node: string; changes: { what: string; to?: string }[] }[];
@@ -150,11 +151,11 @@ describe("a change of the intent", () => {
     await settled(plane);
     expect(await tracked("do1")).toBe(2);
     await intact(flows);
-    expect(await lost()).toBe(0);
+    expect(await outages()).toEqual([]);
   });
 
   test("that gives a destination to another intent, or takes a label away, breaks nothing either, though the controller dies meanwhile", async () => {
-    const { flows, lost } = await throughDo1();
+    const { flows, outages } = await throughDo1();
     const elsewhere = { ...(egress({ ...via("do2"), drainTimeout: "10m" }, "other") as { spec: object }) };
     const narrowed = egress({ ...via("do1"), destinations: ["34.160.112.0/24"], drainTimeout: "10m" });
     await plane.apply(narrowed, elsewhere);
@@ -167,7 +168,7 @@ describe("a change of the intent", () => {
     await settled(plane);
     expect(await tracked("do1")).toBe(2);
     await intact(flows);
-    expect(await lost()).toBe(0);
+    expect(await outages()).toEqual([]);
     await plane.remove("egressgateways", "other");
 
     const again = await throughDo1();
@@ -176,13 +177,13 @@ describe("a change of the intent", () => {
     await plane.cli("label", "node", "do1", "egress-");
     await moved();
     await intact(again.flows);
-    expect(await again.lost()).toBe(0);
+    expect(await again.outages()).toEqual([]);
     await plane.cli("label", "node", "do1", "egress=true");
     await steady(plane, "datacenter1", "do1");
   });
 
   test("and a drain that is taken back and given again", async () => {
-    const { flows, lost } = await throughDo1();
+    const { flows, outages } = await throughDo1();
     for (const _ of [1, 2]) {
       await plane.cli("drain", "do1", "--timeout", "10m", "--no-wait");
       await plane.becomes("new flows leave by do2", "datacenter1", plane.addressOf("do2"));
@@ -191,7 +192,7 @@ describe("a change of the intent", () => {
     }
     expect(await tracked("do1")).toBe(2);
     await intact(flows);
-    expect(await lost()).toBe(0);
+    expect(await outages()).toEqual([]);
   });
 
   test("lets the gateway go at its drain timeout: packets go on by the new one, and the old one forwards nothing", async () => {
@@ -204,7 +205,7 @@ describe("a change of the intent", () => {
       (await plane.sh("do1", "nft list table inet isthmus")).includes("d4_egress/internet") ? undefined : true,
     );
     await new Promise((wake) => setTimeout(wake, 500));
-    expect((await packets.stop()).lost).toBe(0);
+    expect((await packets.stop()).gaps).toEqual([]);
     const { conditions } = (await plane.object("egressgateways", "internet")).status ?? {};
     expect(conditions?.find(({ type }) => type === "Retiring")?.message ?? "").not.toContain("do1");
   });
