@@ -44,6 +44,12 @@ async function seenAs(...addresses: readonly (string | undefined)[]): Promise<vo
   await vm.until(`the internet sees ${addresses.join(" or ")}`, `${ask} | grep -qxE '${addresses.join("|")}'`, { say: `${ask}; isthmus status` });
 }
 
+async function join(name: string): Promise<string> {
+  const create = "umask 077; isthmus create token --site dc1 --uses 5 --expires 24h | grep -o 'ist1[.][^ ]*' >/root/token";
+  await vm.sh(`[ -s /root/token ] || { ${create}; }`);
+  return vm.out(`isthmus join --token-file /root/token --name ${name} 2>&1`);
+}
+
 /** It runs, and its plan is in the kernel. */
 async function agentWorks(): Promise<void> {
   const works = `${STATUS} >/run/status && grep -q '"applied":{' /run/status && ! grep -q '"type":"Starting"' /run/status`;
@@ -92,8 +98,7 @@ ping -q -i 0.1 ${INTERNET} >/run/ping 2>&1 & echo $! >/run/ping.pid`);
 
 describe("a machine with systemd", () => {
   test("joins by one command, which installs and starts the unit; the kernel's WireGuard carries it", async () => {
-    await vm.sh("umask 077; isthmus create token --site dc1 --uses 5 --expires 24h | grep -o 'ist1[.][^ ]*' >/root/token");
-    const said = await vm.out("isthmus join --token-file /root/token --name vm1 2>&1");
+    const said = await join("vm1");
     expect(said).toContain("isthmus-agent.service is enabled and runs");
     expect(await vm.out(`systemctl is-enabled ${UNIT}; systemctl is-active ${UNIT}`)).toBe("enabled\nactive");
     await agentWorks();
@@ -184,12 +189,63 @@ grep -i isthmus /etc/hosts; ip -o addr show dev lo | grep -vE ' (127.0.0.1|::1)/
     await vm.sh("isthmus leave 2>&1");
     await vm.until("every trace is gone", `[ -z "$(${traces})" ]`, { say: traces });
     await seenAs(ROUTER);
-    await vm.sh("isthmus join --token-file /root/token --name vm1 2>&1");
+    await join("vm1");
     await agentWorks();
     await seenAs(DO1, DO2);
     await vm.lab("fail controller");
     await vm.sh("isthmus cleanup 2>&1");
     expect(await vm.out(traces)).toBe("");
+    await seenAs(ROUTER);
+  });
+
+  test("under NetworkManager, which is told at the join and until it is left, keeps its interfaces and addresses to itself", async () => {
+    await vm.lab("heal ctl");
+    await vm.manage("NetworkManager");
+    const states = "nmcli -t -f DEVICE,STATE device";
+    const managed = async (): Promise<void> => vm.until("the uplink is connected", `${states} | grep -qx ${UPLINK}:connected`, { say: states });
+    await managed();
+    await join("vm2");
+    await agentWorks();
+    await seenAs(DO1, DO2);
+    const left = `${states} | grep ^ism | grep -v ':unmanaged$'`;
+    const leftAlone = async (): Promise<void> => {
+      const said = (await vm.out(states)).split("\n");
+      expect(said).toEqual(expect.arrayContaining(["ism0:unmanaged", "lo:unmanaged"]));
+      expect(await vm.out(`${left} || :`)).toBe("");
+    };
+    await vm.until("its interfaces are left alone", `! ${left}`, { say: states });
+    await leftAlone();
+    expect(await vm.out("ip -br addr show dev lo")).toMatch(/ 127[.]0[.]0[.]1[/]8 .* ::1[/]128/);
+    await harmsNothing(async () => {
+      await vm.sh("systemctl restart NetworkManager; nmcli general reload; sleep 3");
+      await managed();
+    });
+    await leftAlone();
+    // Nobody puts it back while the agent is away: it was not taken.
+    const ours = `ip -br addr | grep -E '^(lo|ism)'; wg show all listen-port; ip nexthop | grep ism
+ip rule | grep 157; ip route show table all proto 157 | grep -v ${UPLINK}`;
+    await vm.sh(`${FOOTPRINT} >/run/before; systemctl stop ${UNIT}; { ${ours}; } >/run/ours`);
+    expect(await vm.out(`nmcli networking off; sleep 3; ip -br addr show dev ${UPLINK}`)).not.toContain("192.168.88.20");
+    expect(await vm.out(`{ ${ours}; } | diff /run/ours - || :`)).toBe("");
+    await vm.sh("nmcli networking on");
+    await managed();
+    await leftAlone();
+    expect(await vm.out(`{ ${ours}; } | diff /run/ours - || :`)).toBe("");
+    await vm.sh(`systemctl start ${UNIT}`);
+    await agentWorks();
+    await seenAs(DO1, DO2);
+    await isAsBefore();
+    await vm.reboot();
+    await agentWorks();
+    await seenAs(DO1, DO2);
+    await leftAlone();
+    await vm.until("the controller is heard", `${STATUS} | grep -q '"connected":true'`);
+    expect(await vm.ok("grep -rq ism /etc/NetworkManager")).toBe(true);
+    await vm.sh("isthmus leave 2>&1");
+    await vm.until("what it was told is taken back", "! grep -rq ism /etc/NetworkManager");
+    await vm.sh("systemctl restart NetworkManager");
+    await vm.until("it has lo again", `${states} | grep -qx 'lo:connected (externally)'`, { say: states });
+    await managed();
     await seenAs(ROUTER);
   });
 });
