@@ -54,7 +54,7 @@ async function main(argv: readonly string[]): Promise<number> {
 
 const HOW_LONG =
   process.env["ISTHMUS_VM_ACCEL"] === undefined
-    ? "the processors are emulated: about half an hour for all on two cores that have nothing else to do, hours where they have; Ctrl-C takes everything away"
+    ? "the processors are emulated: about 25 minutes for all on two cores that have nothing else to do, hours where they have; Ctrl-C takes everything away"
     : "some minutes; Ctrl-C takes everything away";
 
 /** Runs one half to its end, whatever becomes of it: the other one goes on. */

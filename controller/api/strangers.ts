@@ -21,23 +21,28 @@ export interface StrangersOptions {
   readonly most?: number;
 }
 
-/** Ends what is more at once, before its handshake: there is nobody yet to whom a reason could be told. */
+/**
+ * Ends the oldest of them for each one more: a handshake takes milliseconds, so that whoever means it is through long before his turn comes,
+ * and nobody who shares his address can keep him out by connections that stay open.
+ */
 export function limitStrangers(server: HttpsServer, { addressOf, monotonic, log, most = OF_ADDRESS }: StrangersOptions): void {
-  const open = new Map<string, number>();
-  /** How each one stops counting, by where it comes from: the handshake's own socket is another object than the connection's. */
+  /** By address, oldest first, each with how it stops counting. */
+  const open = new Map<string, Map<Socket, () => void>>();
+  /** The same by where it comes from: the handshake's own socket is another object than the connection's. */
   const leaving = new Map<string, () => void>();
   let toldAt = -Infinity;
 
   function enter(socket: Socket, key: string): void {
-    open.set(key, (open.get(key) ?? 0) + 1);
+    const others = open.get(key) ?? new Map<Socket, () => void>();
+    open.set(key, others);
     const from = endOf(socket);
     const leave = (): void => {
       socket.off("close", leave);
-      leaving.delete(from);
-      const left = (open.get(key) ?? 1) - 1;
-      if (left === 0) open.delete(key);
-      else open.set(key, left);
+      if (leaving.get(from) === leave) leaving.delete(from);
+      others.delete(socket);
+      if (others.size === 0 && open.get(key) === others) open.delete(key);
     };
+    others.set(socket, leave);
     leaving.set(from, leave);
     socket.on("close", leave);
   }
@@ -47,11 +52,15 @@ export function limitStrangers(server: HttpsServer, { addressOf, monotonic, log,
     // It has gone already.
     if (address === undefined) return;
     const key = whose(address);
-    if ((open.get(key) ?? 0) < most) return enter(socket, key);
-    socket.destroy();
+    const [oldest] = open.get(key) ?? [];
+    const full = (open.get(key)?.size ?? 0) >= most;
+    enter(socket, key);
+    if (!full || oldest === undefined) return;
+    oldest[1]();
+    oldest[0].destroy();
     if (monotonic() - toldAt < NEWS_MS) return;
     toldAt = monotonic();
-    log("connections without a certificate are refused: too many are open from one address", { address, most });
+    log("the oldest connections that are not authenticated yet are ended: too many are open from one address", { address, most });
   });
   server.on("secureConnection", (socket: TLSSocket) => {
     if (socket.authorized) leaving.get(endOf(socket))?.();

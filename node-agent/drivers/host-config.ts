@@ -32,6 +32,9 @@ const NETWORKD: readonly ConfigFile[] = [
     reload: [["networkctl", "reload"]],
   },
 ];
+/** What `nmcli` says of `lo` where it has no profile of its own; versions before 1.42 do not list it. */
+const WITHOUT_PROFILE: ReadonlySet<string | undefined> = new Set([undefined, "lo:connected (externally)", "lo:unmanaged"]);
+
 /**
  * Since 1.42 it manages `lo` too, where our addresses are: `nmcli networking off` takes every address from it that it did not give,
  * and all IPv6 routes that are unreachable by it. Where it is to give some itself it keeps `lo`, and the agent puts ours back.
@@ -105,9 +108,11 @@ async function writeConfig(records: RecordStore, file: ConfigFile): Promise<stri
 async function tellNetworkManager(records: RecordStore): Promise<string[]> {
   const { path, text, textWithLoopback, reload } = NETWORK_MANAGER;
   if (existsSync(path) && [text, textWithLoopback].includes(readFileSync(path, "utf8"))) return [];
-  // "connected (externally)" where it has no profile.
-  const states = (await answered(["nmcli", "-t", "-f", "DEVICE,STATE", "device"]))?.stdout ?? "";
-  return writeConfig(records, { path, text: states.split("\n").includes("lo:connected") ? textWithLoopback : text, reload });
+  const devices = await answered(["nmcli", "-t", "-f", "DEVICE,STATE", "device"]);
+  // Where it does not answer nobody knows whether lo has a profile, and what is written stays: it is asked again later.
+  if (devices !== undefined && !devices.ok) return [];
+  const loopback = (devices?.stdout ?? "").split("\n").find((line) => line.startsWith("lo:"));
+  return writeConfig(records, { path, text: WITHOUT_PROFILE.has(loopback) ? text : textWithLoopback, reload });
 }
 
 /** Whatever our umask is: systemd-networkd reads as a user of its own. */
